@@ -68,9 +68,7 @@ def docker_engine() -> Iterator[DockerClient]:
     try:
         client = connect()
     except (DockerException, RequestException) as error:
-        missing(
-            f"No Docker engine answers; as root on Debian tests/testbed/docker-engine.sh starts one. {error}"
-        )
+        missing(f"No Docker engine answers; as root on Debian tests/testbed/docker-engine.sh starts one. {error}")
     yield client
     client.close()
 

@@ -153,9 +153,7 @@ def parse_arguments() -> argparse.Namespace:
     """The run's config; options on the command line come before it."""
     config = launch_run.config
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--learning-rate", "--learning_rate", type=float, default=config.get("learning_rate", 0.1)
-    )
+    parser.add_argument("--learning-rate", "--learning_rate", type=float, default=config.get("learning_rate", 0.1))
     parser.add_argument("--epochs", type=int, default=config.get("epochs", 40))
     parser.add_argument("--seed", type=int, default=config.get("seed", 0))
     arguments = parser.parse_args()

@@ -56,9 +56,7 @@ def _compile() -> bytes:
             check=False,
         )
         if done.returncode:
-            raise NoCompilerError(
-                f"{compiler} cannot make a static program; install libc6-dev.\n{done.stderr}"
-            )
+            raise NoCompilerError(f"{compiler} cannot make a static program; install libc6-dev.\n{done.stderr}")
         return program.read_bytes()
 
 

@@ -50,9 +50,7 @@ def test_it_learns_and_keeps_its_model(train, tmp_path):
     assert done.returncode == 0, done.stderr
     logged = metrics_of(done)
     assert [line.step for line in logged] == [1, 2, 3, 4]
-    assert logged[-1].metrics["loss"] < logged[0].metrics["loss"] < 0.69, (
-        "better than guessing, and improving"
-    )
+    assert logged[-1].metrics["loss"] < logged[0].metrics["loss"] < 0.69, "better than guessing, and improving"
     assert logged[-1].metrics["accuracy"] > 0.8
     assert re.search(r"^Trained: accuracy 8\d\.\d%|^Trained: accuracy 9\d\.\d%", done.stdout, re.MULTILINE)
     assert set(json.loads((tmp_path / "outputs/model.json").read_text())) == {"hidden", "output", "bias"}

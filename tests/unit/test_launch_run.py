@@ -80,9 +80,7 @@ def test_values_are_read_once(launch_run, monkeypatch, tmp_path):
     assert launch_run.output_dir == folder
 
 
-@pytest.mark.parametrize(
-    ("text", "says"), [("{bad", "no JSON"), ("[1]", "JSON object"), ("3", "JSON object")]
-)
+@pytest.mark.parametrize(("text", "says"), [("{bad", "no JSON"), ("[1]", "JSON object"), ("3", "JSON object")])
 def test_a_config_that_is_no_object_is_explained(launch_run, monkeypatch, text, says):
     monkeypatch.setenv("LAUNCH_CONFIG", text)
     with pytest.raises(ValueError, match=f"LAUNCH_CONFIG.*{says}"):
@@ -208,9 +206,7 @@ def test_it_is_one_file_on_the_standard_library_of_python_3_8():
 
 
 def test_a_job_imports_it_by_its_short_name(tmp_path):
-    code = (
-        "import launch_run; print('before', end='\\n'); launch_run.log({'a': launch_run.config['a']}, step=0)"
-    )
+    code = "import launch_run; print('before', end='\\n'); launch_run.log({'a': launch_run.config['a']}, step=0)"
     done = subprocess.run(
         [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(SOURCE.parent)!r}); {code}"],
         env={"LAUNCH_CONFIG": '{"a": 4}'},

@@ -1,0 +1,190 @@
+"""Build images with a Docker command line that knows BuildKit."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from launch_prefect.errors import BuildFailed, LaunchError
+from launch_prefect.images import engine
+from launch_prefect.images.processes import Ended, Log, allowed_environment, run
+from launch_prefect.sources.disk import disk_full
+
+# What the client itself needs; the rest of the agent's environment is none of its business.
+_CLIENT = (
+    "DOCKER_API_VERSION", "DOCKER_CERT_PATH", "DOCKER_CONFIG", "DOCKER_TLS", "DOCKER_TLS_VERIFY", "SSH_AUTH_SOCK",
+)  # fmt: skip
+_VERTEX = re.compile(r"#(?P<number>\d+) (?:\d+\.\d+ )?(?P<text>.*)")
+_NOISE = re.compile(r"------| > \[|#\d+ (sha256:|\d+\.\d+ \[notice\]|transferring |\d+\.\d+\s*$)|\s*$")
+_SHOWN = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """A Docker client that can build with BuildKit.
+
+    Attributes:
+        command: Words of its build command.
+        env: What it needs in its environment to use BuildKit.
+    """
+
+    command: tuple[str, ...]
+    env: dict[str, str] = field(default_factory=dict)
+
+
+async def find_client() -> Client:
+    """The first on PATH that has the buildx plugin, else the first that is old enough to have BuildKit inside.
+
+    Raises:
+        LaunchError: There is none.
+    """
+    found = _on_path("docker")
+    for program in found:
+        if (await _ask(program, "buildx", "version")).code == 0:
+            # "default" builds on the engine itself, where the environment's image is.
+            command = (program, "buildx", "build", "--builder", "default", "--load")
+            return Client(command, {"BUILDX_NO_DEFAULT_ATTESTATIONS": "1"})
+    for program in found:
+        version = re.search(r"Docker version (\d+)\.", "\n".join((await _ask(program, "--version")).lines))
+        if version and 20 <= int(version[1]) < 23:  # later ones leave BuildKit to the plugin
+            return Client((program, "build"), {"DOCKER_BUILDKIT": "1"})
+    seen = f"of {', '.join(found)} none has it" if found else "there is no docker command on PATH"
+    raise LaunchError(
+        f"No Docker client that can build with BuildKit: {seen}.",
+        mend="Install Docker's buildx plugin (package docker-buildx-plugin or docker-buildx).",
+    )
+
+
+def _on_path(name: str) -> list[str]:
+    folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    found = [program for folder in folders if folder and (program := shutil.which(name, path=folder))]
+    return list({os.path.realpath(program): program for program in reversed(found)}.values())[::-1]
+
+
+async def _ask(program: str, *words: str) -> Ended:
+    try:
+        return await run([program, *words], env=_environment({}), log=lambda line: None)
+    except OSError as error:  # a file of that name that is no program for this machine
+        return Ended(127, (str(error),))
+
+
+def _environment(extra: dict[str, str]) -> dict[str, str]:
+    # The same engine that docker-py talks to, whatever context the client has selected.
+    return allowed_environment(_CLIENT) | {"DOCKER_HOST": engine.address()} | extra
+
+
+class DockerBuilder:
+    """Builds on the Docker engine of this machine."""
+
+    def __init__(self) -> None:
+        self._client: Client | None = None
+
+    async def build(
+        self,
+        context: Path,
+        dockerfile: str,
+        tag: str,
+        *,
+        secrets: dict[str, Path],
+        labels: dict[str, str],
+        log: Log,
+    ) -> str:
+        """Build an image. When the task is cancelled, the build is stopped and leaves no image.
+
+        Args:
+            context: Folder that the Dockerfile copies from.
+            dockerfile: Text of the Dockerfile.
+            tag: Name of the image.
+            secrets: Build secrets by id, each a file; their content enters no layer.
+            labels: Labels of the image.
+            log: Takes the lines of the build's output.
+
+        Returns:
+            The image's id, `sha256:…`.
+
+        Raises:
+            BuildFailed: A step failed; the message has the step and its last lines.
+            DiskFull: No space is left where the engine keeps images.
+            Unreachable: The engine does not answer.
+            LaunchError: There is no client that can build.
+        """
+        if self._client is None:
+            self._client = await find_client()
+        with tempfile.TemporaryDirectory(prefix="launch-build-") as folder:
+            file, id_file = Path(folder) / "Dockerfile", Path(folder) / "id"
+            await asyncio.to_thread(file.write_text, dockerfile)
+            options = ["--progress", "plain", "--file", str(file), "--iidfile", str(id_file), "--tag", tag]
+            for name, path in secrets.items():
+                options += ["--secret", f"id={name},src={path}"]
+            for name, value in labels.items():
+                options += ["--label", f"{name}={value}"]
+            output = _Output(log)
+            ended = await run(
+                [*self._client.command, *options, str(context)],
+                env=_environment(self._client.env),
+                log=output.take,
+            )
+            if ended.code != 0:
+                if not output.failed:
+                    await asyncio.to_thread(engine.platform)  # raises where the engine has gone
+                raise _failure(ended, output, tag)
+            return (await asyncio.to_thread(id_file.read_text)).strip()
+
+
+class _Output:
+    """Passes lines on without BuildKit's noise and remembers, step by step, what a failure has to show."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._steps: dict[str, str] = {}
+        self._lines: dict[str, list[str]] = {}
+        self.failed = ""
+
+    def take(self, line: str) -> None:
+        if _NOISE.match(line):
+            return
+        line = _without_settings(line)
+        self._log(line)
+        if not (match := _VERTEX.match(line)):
+            return
+        number, text = match["number"], match["text"]
+        if text.startswith("ERROR: ") and line.startswith(f"#{number} ERROR"):
+            self.failed = number
+        elif number not in self._steps:
+            self._steps[number] = text
+        else:
+            self._lines.setdefault(number, []).append(text)
+
+    @property
+    def step(self) -> str:
+        """The step that failed, shortened; empty where none did."""
+        return self._steps.get(self.failed, "")[:300]
+
+    def shown(self) -> str:
+        """The last lines of the step that failed."""
+        return "\n".join(self._lines.get(self.failed, [])[-_SHOWN:])
+
+
+def _without_settings(line: str) -> str:
+    """A line without the mounts and exports that our own RUN begins with: what it does is what counts."""
+    line = re.sub(r"--mount=type=(cache|secret),id=\S+\s+", "", line)
+    return re.sub(r"export PIP_BREAK.*?; fi\s+&& ", "", line)
+
+
+def _failure(ended: Ended, output: _Output, tag: str) -> LaunchError:
+    if ended.disk_full:
+        return disk_full("the Docker engine")
+    if output.failed and output.shown():
+        return BuildFailed(
+            f"The image could not be built. It stopped at {output.step}:\n{output.shown()}\n",
+            mend="Correct what the lines above name; the whole output is in the run's logs.",
+        )
+    return BuildFailed(
+        f"The image {tag} could not be built (exit code {ended.code}):\n{ended.last(_SHOWN)}\n",
+        mend="The whole output is in the run's logs.",
+    )

@@ -1,0 +1,129 @@
+"""What the Docker engine of this machine has, and what it can pull. Blocking: call it in a thread."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import docker
+import docker.errors
+import requests.exceptions
+
+from launch_prefect.errors import ImageMissing, LaunchError, Unreachable
+from launch_prefect.sources.disk import disk_full
+
+DEFAULT_HOST = "unix:///var/run/docker.sock"
+
+
+def address() -> str:
+    """Where the engine is expected to answer."""
+    return os.environ.get("DOCKER_HOST") or DEFAULT_HOST
+
+
+def unreachable() -> Unreachable:
+    """The error that says that the engine does not answer."""
+    return Unreachable(
+        f"The Docker engine at {address()} does not answer.",
+        mend="Start it, or set DOCKER_HOST to where it listens; `docker version` shows whether it answers.",
+    )
+
+
+@contextmanager
+def connected() -> Iterator[docker.DockerClient]:
+    """A client of the engine.
+
+    Raises:
+        Unreachable: The engine does not answer.
+        LaunchError: It refuses what was asked for.
+    """
+    client = None
+    try:
+        client = docker.from_env()
+        yield client
+    except (requests.exceptions.ConnectionError, requests.exceptions.Timeout):
+        raise unreachable() from None
+    except docker.errors.APIError as error:
+        raise LaunchError(f"The Docker engine at {address()} refuses: {error.explanation or error}.") from error
+    except docker.errors.DockerException as error:
+        raise unreachable() from error
+    finally:
+        if client is not None:
+            client.close()
+
+
+def platform() -> str:
+    """Operating system and processor of the engine, such as `linux/amd64`.
+
+    Raises:
+        Unreachable: The engine does not answer.
+    """
+    with connected() as client:
+        version = client.version()
+        return f"{version['Os']}/{version['Arch']}"
+
+
+def find(reference: str) -> str | None:
+    """Id of an image that the engine has, `sha256:…`, or None.
+
+    Args:
+        reference: Its name or id.
+
+    Raises:
+        Unreachable: The engine does not answer.
+    """
+    with connected() as client:
+        return _find(client, reference)
+
+
+def _find(client: docker.DockerClient, reference: str) -> str | None:
+    try:
+        return str(client.api.inspect_image(reference)["Id"])
+    except docker.errors.ImageNotFound:
+        return None
+
+
+def pull(reference: str, stop: threading.Event) -> str:
+    """Pull an image.
+
+    Args:
+        reference: Its name.
+        stop: Set by another thread to give up.
+
+    Returns:
+        Its id, `sha256:…`.
+
+    Raises:
+        ImageMissing: It can't be pulled, with the engine's reason.
+        DiskFull: No space is left where the engine keeps images.
+        Unreachable: The engine does not answer.
+    """
+    with connected() as client:
+        try:
+            # The high-level call drops the errors that come within the stream.
+            for line in client.api.pull(reference, stream=True, decode=True):
+                if "error" in line:
+                    raise _missing(reference, line["error"])
+                if stop.is_set():
+                    raise _missing(reference, "given up")
+        except docker.errors.APIError as error:
+            raise _missing(reference, error.explanation or str(error)) from None
+        image = _find(client, reference)
+    if image is None:
+        raise _missing(reference, "the registry sent nothing")
+    return image
+
+
+def missing(reference: str, reason: str) -> ImageMissing:
+    """The error that says that an image cannot be had."""
+    return ImageMissing(
+        f"The image {reference} is not on this machine and cannot be pulled: {reason.strip().rstrip('.')}.",
+        mend="Check its name and tag, that this machine reaches the registry, and its credentials (docker login).",
+    )
+
+
+def _missing(reference: str, reason: str) -> LaunchError:
+    if "no space left on device" in reason.lower():
+        return disk_full("the Docker engine")
+    return missing(reference, reason)

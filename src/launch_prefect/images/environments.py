@@ -1,0 +1,211 @@
+"""Virtual environments of the process target: built once per content by uv, and kept."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import uv
+from filelock import AsyncFileLock
+from packaging.specifiers import SpecifierSet
+
+from launch_prefect.errors import BuildFailed, InvalidInput, LaunchError
+from launch_prefect.images import plan
+from launch_prefect.images.detect import Environment, detect
+from launch_prefect.images.processes import Ended, Log, allowed_environment, run
+from launch_prefect.images.sharing import Build, OnBuild, SharedBuilds
+from launch_prefect.naming import digest_hex
+from launch_prefect.settings import LaunchSettings
+from launch_prefect.sources.disk import disk_full, needing_space
+
+_READY = ".ready"
+_SHOWN = 15
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessEnvironment:
+    """A virtual environment that a job's process runs in.
+
+    Attributes:
+        path: Its folder.
+        bin: The folder of its programs, `python` among them.
+        key: What determines it, `sha256:…`.
+        built: Whether it was built just now.
+        reason: Why it was built or not, as a sentence for the log.
+    """
+
+    path: Path
+    bin: Path
+    key: str
+    built: bool
+    reason: str
+
+
+_builds: SharedBuilds[ProcessEnvironment] = SharedBuilds()
+
+
+async def ensure_environment(
+    code: Path, *, code_digest: str, settings: LaunchSettings, log: Log, on_build: OnBuild
+) -> ProcessEnvironment:
+    """The virtual environment of a job's code, built if this machine does not have it.
+
+    Args:
+        code: The unpacked code.
+        code_digest: Its digest, for messages; a change of code alone leads to the same environment.
+        settings: Where state is kept, and the CA bundle of package indexes.
+        log: Takes the lines of uv's output.
+        on_build: Awaited once when something has to be built.
+
+    Returns:
+        The environment.
+
+    Raises:
+        BuildFailed: The requirements do not resolve, or this machine lacks the Python that the code asks for.
+        InvalidInput: A dependency file is not valid.
+        NotFound: A requirements file includes one that is not there.
+        DiskFull: No space is left.
+    """
+    environment = await asyncio.to_thread(detect, code)
+    python, version = _interpreter(environment)
+    host = f"{sys.platform}/{platform.machine()}"
+    key = plan.environment_key(environment, base=f"python {version}", platform=host)
+    with needing_space(settings.home):
+        path = settings.folder("envs") / digest_hex(key)
+    ready = ProcessEnvironment(path, path / "bin", key, False, "The environment is here already.")
+    if _is_ready(path):
+        return ready
+
+    async def work(build: Build) -> ProcessEnvironment:
+        async with AsyncFileLock(path.with_suffix(".lock"), run_in_executor=False):
+            if _is_ready(path):  # another process has built it meanwhile
+                return ready
+            build.begin()
+            build.log(f"Building the environment of {code_digest[:19]}: {environment.reason}")
+            await _Builder(environment, python, path, settings, build.log).build()
+        return ProcessEnvironment(path, path / "bin", key, True, f"{environment.reason}: environment built.")
+
+    return await _builds.run(str(path), work, log=log, on_build=on_build)
+
+
+def _is_ready(path: Path) -> bool:
+    # The interpreter it stands on may have been removed since: its link then leads nowhere.
+    return (path / _READY).is_file() and (path / "bin" / "python").exists()
+
+
+def _interpreter(environment: Environment) -> tuple[str, str]:
+    """What to ask uv for, and the version for the key: the agent's own interpreter wherever it will do."""
+    own = platform.python_version()
+    exact = environment.python if environment.requires_python is None else None
+    if exact is not None and not f"{own}.".startswith(f"{exact}."):
+        return exact, exact
+    wanted = environment.requires_python
+    if wanted is not None and not SpecifierSet(wanted).contains(own, prereleases=True):
+        return wanted, wanted
+    return sys.executable, ".".join(own.split(".")[:2])
+
+
+class _Builder:
+    """One build of an environment, in the folder where it will be used: environments cannot be moved."""
+
+    def __init__(self, environment: Environment, python: str, path: Path, settings: LaunchSettings, log: Log) -> None:
+        self._environment, self._python, self._path, self._log = environment, python, path, log
+        self._uv = uv.find_uv_bin()
+        self._env = allowed_environment(
+            ["PIP_CERT", "REQUESTS_CA_BUNDLE", "XDG_CACHE_HOME"], prefixes=("UV_", "PIP_", "SSL_")
+        )
+        self._env |= {
+            "UV_PROJECT_ENVIRONMENT": str(path),
+            "UV_PYTHON_DOWNLOADS": "never",
+            "VIRTUAL_ENV": str(path),
+        }
+        if settings.ca_bundle is not None:
+            if not settings.ca_bundle.is_file():
+                raise InvalidInput(f"There is no CA bundle {settings.ca_bundle}.", mend="Correct LAUNCH_CA_BUNDLE.")
+            self._env["SSL_CERT_FILE"] = str(settings.ca_bundle.resolve())
+
+    async def build(self) -> None:
+        """Make it, install into it, and mark it as ready last; what fails leaves nothing."""
+        try:
+            with needing_space(self._path.parent):
+                await asyncio.to_thread(self._clear)
+                with _folder_of(self._environment) as folder:
+                    await self._make(folder)
+                    await self._install(folder)
+                (self._path / _READY).touch()
+        except BaseException:
+            await asyncio.to_thread(self._clear)
+            raise
+
+    def _clear(self) -> None:
+        shutil.rmtree(self._path, ignore_errors=True)
+
+    async def _make(self, folder: Path) -> None:
+        ended = await self._run(folder, "venv", "--no-project", "--python", self._python, str(self._path))
+        if ended.code == 0:
+            return
+        if self._python == sys.executable or ended.disk_full:
+            raise self._failure(ended, "The virtual environment could not be made")
+        raise BuildFailed(
+            f"The job asks for Python {self._python}, which this machine does not have; "
+            f"it has {', '.join(await self._installed(folder))}.",
+            mend="Install that version on the agent's machine (`uv python install` does), or change "
+            ".python-version or requires-python.",
+        )
+
+    async def _installed(self, folder: Path) -> list[str]:
+        ended = await run(
+            [self._uv, "python", "list", "--only-installed", "--output-format", "json"],
+            env=self._env,
+            cwd=folder,
+            log=lambda line: None,
+        )
+        listing = next((line for line in ended.lines if line.startswith("[")), "[]")
+        return sorted({platform.python_version(), *(entry["version"] for entry in json.loads(listing))})
+
+    async def _install(self, folder: Path) -> None:
+        python = ["--python", str(self._path / "bin" / "python")]
+        match self._environment.kind:
+            case "uv":
+                skipped = ["--no-install-project", "--no-install-workspace", "--no-dev"]
+                words = ["sync", "--frozen", *skipped, *python]
+            case "pyproject":
+                words = ["pip", "install", *python, "-r", "pyproject.toml"]
+            case "requirements":
+                words = ["pip", "install", *python, "-r", "requirements.txt"]
+            case "none":
+                return
+        ended = await self._run(folder, *words)
+        if ended.code != 0:
+            raise self._failure(ended, f"The dependencies could not be installed ({self._environment.reason})")
+
+    async def _run(self, folder: Path, *words: str) -> Ended:
+        return await run(
+            [self._uv, *words, "--no-progress", "--color", "never"], env=self._env, cwd=folder, log=self._log
+        )
+
+    def _failure(self, ended: Ended, what: str) -> LaunchError:
+        if ended.disk_full:
+            return disk_full(self._path.parent)
+        return BuildFailed(
+            f"{what}:\n{ended.last(_SHOWN)}\n",
+            mend="Correct what the lines above name; the whole output is in the run's logs.",
+        )
+
+
+@contextmanager
+def _folder_of(environment: Environment) -> Iterator[Path]:
+    """A folder with the dependency files alone, so that uv writes nothing beside the code."""
+    with tempfile.TemporaryDirectory(prefix="launch-environment-") as name:
+        folder = Path(name)
+        for path, content in environment.files.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_bytes(content)
+        yield folder

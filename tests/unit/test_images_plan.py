@@ -1,0 +1,219 @@
+"""Environments are detected, keyed and written as Dockerfiles without any engine."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from launch_prefect.errors import InvalidInput, NotFound
+from launch_prefect.images import plan
+from launch_prefect.images.detect import Environment, detect
+from launch_prefect.images.dockerfile import code_dockerfile, environment_dockerfile
+from launch_prefect.images.sharing import Build, SharedBuilds
+
+pytestmark = pytest.mark.unit
+
+PROJECT = '[project]\nname = "x"\nversion = "1"\n'
+WITH_SIX = PROJECT + 'dependencies = ["six"]\n'
+
+
+def folder_with(folder: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("files", "kind", "taken"),
+    [
+        ({}, "none", []),
+        ({"requirements.txt": "six"}, "requirements", ["requirements.txt"]),
+        ({"pyproject.toml": WITH_SIX, "requirements.txt": "six"}, "pyproject", ["pyproject.toml"]),
+        (
+            {"uv.lock": "", "pyproject.toml": WITH_SIX, "requirements.txt": ""},
+            "uv",
+            ["pyproject.toml", "uv.lock"],
+        ),
+        ({"uv.lock": ""}, "none", []),
+        ({"pyproject.toml": PROJECT}, "none", []),
+        ({"pyproject.toml": "[tool.ruff]\n"}, "none", []),
+        (
+            {"pyproject.toml": "[tool.ruff]\n", "requirements.txt": "six"},
+            "requirements",
+            ["requirements.txt"],
+        ),
+        ({"pyproject.toml": PROJECT, "requirements.txt": "six"}, "requirements", ["requirements.txt"]),
+        (
+            {
+                "uv.lock": "",
+                "pyproject.toml": PROJECT + '[tool.uv.workspace]\nmembers = ["libs/*"]\n',
+                "libs/a/pyproject.toml": PROJECT,
+                "libs/notes.txt": "",
+            },
+            "uv",
+            ["libs/a/pyproject.toml", "pyproject.toml", "uv.lock"],
+        ),
+    ],
+)
+def test_first_that_fits(tmp_path: Path, files: dict[str, str], kind: str, taken: list[str]) -> None:
+    found = detect(folder_with(tmp_path, files))
+    assert (found.kind, sorted(found.files)) == (kind, taken)
+    assert found.reason
+
+
+def test_included_requirements_count(tmp_path: Path) -> None:
+    files = {
+        "requirements.txt": "# comment\n-r req/base.txt\n--constraint=limits.txt\n-e git+https://x.test/y.git\nsix",
+        "req/base.txt": "-rmore.txt  # and these\n-c ../limits.txt\n-r https://x.test/r.txt",
+        "req/more.txt": "-r ../requirements.txt\nidna",
+        "limits.txt": "idna<9",
+    }
+    assert set(detect(folder_with(tmp_path, files)).files) == set(files)
+
+
+@pytest.mark.parametrize(
+    ("files", "error", "says"),
+    [
+        ({"requirements.txt": "-r nowhere.txt"}, NotFound, r"line 1: there is no file nowhere\.txt"),
+        ({"requirements.txt": "-r ../x.txt"}, InvalidInput, "outside"),
+        ({"requirements.txt": "six\n-e ."}, InvalidInput, "line 2"),
+        ({"requirements.txt": "./lib"}, InvalidInput, "local path"),
+        ({"requirements.txt": ".[extra]"}, InvalidInput, "local path"),
+        ({"pyproject.toml": "[project"}, InvalidInput, "not valid TOML"),
+        ({"pyproject.toml": PROJECT + 'requires-python = "three"'}, InvalidInput, "requires-python"),
+    ],
+)
+def test_what_cannot_be_installed_is_refused(
+    tmp_path: Path, files: dict[str, str], error: type[Exception], says: str
+) -> None:
+    with pytest.raises(error, match=says):
+        detect(folder_with(tmp_path, files))
+
+
+@pytest.mark.parametrize(
+    ("version_file", "requires", "python", "range_"),
+    [
+        (None, None, None, None),
+        ("3.11.7\n", ">=3.10", "3.11.7", None),
+        ("# mine\n3.13\n", None, "3.13", None),
+        ("my-virtualenv", ">=3.10,<3.13", "3.10", "<3.13,>=3.10"),
+        (None, "~=3.11.2", "3.11", "~=3.11.2"),
+        (None, "==3.12.*", "3.12", "==3.12.*"),
+        (None, "<3.13", None, "<3.13"),
+        (None, ">=3", None, ">=3"),
+    ],
+)
+def test_python_version(
+    tmp_path: Path, version_file: str | None, requires: str | None, python: str | None, range_: str | None
+) -> None:
+    files = {"pyproject.toml": PROJECT + (f'requires-python = "{requires}"\n' if requires else "")}
+    found = detect(folder_with(tmp_path, files | ({".python-version": version_file} if version_file else {})))
+    assert (found.python, found.requires_python) == (python, range_)
+
+
+def test_the_environment_key_follows_what_determines_it() -> None:
+    environment = Environment("requirements", "requirements.txt found", {"requirements.txt": b"six"})
+
+    def key(environment: Environment = environment, base: str = "b", platform: str = "linux/amd64") -> str:
+        return plan.environment_key(environment, base=base, platform=platform)
+
+    others = [
+        key(base="c"),
+        key(platform="linux/arm64"),
+        key(Environment("requirements", "", {"requirements.txt": b"idna"})),
+        key(Environment("requirements", "", {"requirements.txt": b"six", "more.txt": b""})),
+        key(Environment("requirements", "", environment.files, python="3.12")),
+        key(Environment("pyproject", "", environment.files)),
+    ]
+    assert len({key(), *others}) == 7
+    assert key() == key(Environment("requirements", "worded otherwise", {"requirements.txt": b"six"}))
+    assert len({plan.image_key(*parts) for parts in (("e", "c", "r"), ("f", "c", "r"), ("e", "d", "r"))}) == 3
+
+
+def test_code_alone_does_not_change_the_environment(tmp_path: Path) -> None:
+    first = folder_with(tmp_path / "a", {"requirements.txt": "six", "train.py": "x"})
+    second = folder_with(tmp_path / "b", {"requirements.txt": "six", "train.py": "y", "more.py": ""})
+    assert detect(first) == detect(second)
+
+
+def test_base_reference() -> None:
+    assert plan.base_reference("python:{python}-slim", "3.11") == "python:3.11-slim"
+    assert plan.base_reference("python:{python}-slim", None) == f"python:{plan.DEFAULT_PYTHON}-slim"
+    assert plan.base_reference("team/base:1", "3.11") == "team/base:1"
+
+
+@pytest.mark.parametrize("kind", ["uv", "pyproject", "requirements", "none"])
+def test_environment_dockerfile(kind: str) -> None:
+    environment = Environment(kind, "why", {"requirements.txt": b"six"})  # type: ignore[arg-type]
+    text = environment_dockerfile(environment, "team/base:1")
+    assert text == environment_dockerfile(environment, "team/base:1")
+    assert text.splitlines()[1] == "FROM team/base:1"
+    assert ("RUN" in text, "COPY" in text) == ((False, False) if kind == "none" else (True, True))
+    for unknown_to_old_engines in ("# syntax", "--link", "<<"):
+        assert unknown_to_old_engines not in text
+
+
+def test_code_dockerfile() -> None:
+    lines = code_dockerfile("launch-prefect/env:1").splitlines()
+    assert lines[0] == "FROM launch-prefect/env:1"
+    assert "WORKDIR /workspace" in lines
+    assert not any(line.startswith("RUN") for line in lines)
+
+
+async def test_shared_work_is_done_once_and_outlives_a_waiter() -> None:
+    shared: SharedBuilds[str] = SharedBuilds()
+    go, calls, lines, begun = asyncio.Event(), [], [], []
+
+    async def work(build: Build) -> str:
+        calls.append(1)
+        build.begin()
+        await go.wait()
+        build.log("done")
+        return "image"
+
+    async def on_build() -> None:
+        begun.append(1)
+
+    waiters = [asyncio.create_task(shared.run("k", work, log=lines.append, on_build=on_build)) for _ in range(5)]
+    while len(begun) < 5:
+        await asyncio.sleep(0)
+    waiters[0].cancel()
+    await asyncio.wait({waiters[0]})
+    go.set()
+    assert await asyncio.gather(*waiters[1:]) == ["image"] * 4
+    assert (len(calls), lines) == (1, ["done"] * 4)
+
+
+async def test_shared_work_ends_with_its_last_waiter_and_errors_reach_all() -> None:
+    shared: SharedBuilds[str] = SharedBuilds()
+    ended = asyncio.Event()
+
+    async def never(build: Build) -> str:
+        try:
+            build.begin()
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        return ""
+
+    async def fails(build: Build) -> str:
+        raise InvalidInput("no")
+
+    seen = asyncio.Event()
+
+    async def on_build() -> None:
+        seen.set()
+
+    waiter = asyncio.create_task(shared.run("k", never, log=print, on_build=on_build))
+    await seen.wait()
+    waiter.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiter
+    assert ended.is_set()
+    results = await asyncio.gather(
+        *(shared.run("k", fails, log=print, on_build=on_build) for _ in range(3)), return_exceptions=True
+    )
+    assert [type(result) for result in results] == [InvalidInput] * 3

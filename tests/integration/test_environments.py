@@ -69,11 +69,19 @@ async def test_built_once_per_content_and_kept(machine: Machine) -> None:
     assert other.path != first.path
 
 
-async def test_many_at_once_build_once(machine: Machine) -> None:
+async def test_many_at_once_build_once(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands: list[tuple[str, ...]] = []
+    real = asyncio.create_subprocess_exec
+
+    async def spy(*command: str, **options: object) -> asyncio.subprocess.Process:
+        commands.append(command)
+        return await real(*command, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", spy)
     code = machine.code("a", {"requirements.txt": "six\n"})
     found = await asyncio.gather(*(machine.ensure(code) for _ in range(5)))
     assert len({environment.path for environment in found}) == 1
-    assert sum("Building" in line for line in machine.lines) == 5  # one build, told to five
+    assert [command[1] for command in commands] == ["venv", "pip"]
 
 
 async def test_cancelling_one_of_two_leaves_the_build_to_the_other(machine: Machine) -> None:

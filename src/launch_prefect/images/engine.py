@@ -7,10 +7,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import docker
-import docker.errors
 import requests.exceptions
 
+from launch_prefect import dockerpy
 from launch_prefect.errors import ImageMissing, LaunchError, Unreachable
 from launch_prefect.sources.disk import disk_full
 
@@ -31,7 +30,7 @@ def unreachable() -> Unreachable:
 
 
 @contextmanager
-def connected() -> Iterator[docker.DockerClient]:
+def connected() -> Iterator[dockerpy.docker.DockerClient]:
     """A client of the engine.
 
     Raises:
@@ -40,13 +39,13 @@ def connected() -> Iterator[docker.DockerClient]:
     """
     client = None
     try:
-        client = docker.from_env()
+        client = dockerpy.docker.from_env()
         yield client
     except (requests.exceptions.ConnectionError, requests.exceptions.Timeout):
         raise unreachable() from None
-    except docker.errors.APIError as error:
+    except dockerpy.APIError as error:
         raise LaunchError(f"The Docker engine at {address()} refuses: {error.explanation or error}.") from error
-    except docker.errors.DockerException as error:
+    except dockerpy.DockerException as error:
         raise unreachable() from error
     finally:
         if client is not None:
@@ -77,10 +76,10 @@ def find(reference: str) -> str | None:
         return _find(client, reference)
 
 
-def _find(client: docker.DockerClient, reference: str) -> str | None:
+def _find(client: dockerpy.docker.DockerClient, reference: str) -> str | None:
     try:
         return str(client.api.inspect_image(reference)["Id"])
-    except docker.errors.ImageNotFound:
+    except dockerpy.ImageNotFound:
         return None
 
 
@@ -107,7 +106,7 @@ def pull(reference: str, stop: threading.Event) -> str:
                     raise _missing(reference, line["error"])
                 if stop.is_set():
                     raise _missing(reference, "given up")
-        except docker.errors.APIError as error:
+        except dockerpy.APIError as error:
             raise _missing(reference, error.explanation or str(error)) from None
         image = _find(client, reference)
     if image is None:

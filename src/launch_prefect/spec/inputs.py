@@ -67,11 +67,7 @@ def check(config: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
         for key in config:
             if key not in known:
                 close = nearest(key, known)
-                hint = (
-                    f"did you mean {close!r}?"
-                    if close
-                    else f"it takes: {', '.join(known) or 'no inputs'}."
-                )
+                hint = f"did you mean {close!r}?" if close else f"it takes: {', '.join(known) or 'no inputs'}."
                 problems.append(f"{key}: this job has no such input; {hint}")
     for error in Draft202012Validator(schema).iter_errors(dict(config)):
         if error.validator in ("additionalProperties", "required"):

@@ -40,8 +40,10 @@ def _words(value: Any) -> Any:
 
 def _texts(value: Any) -> Any:
     if isinstance(value, dict):
-        return {k: str(v).lower() if isinstance(v, bool) else str(v) if isinstance(v, int | float) else v
-                for k, v in value.items()}
+        return {
+            k: str(v).lower() if isinstance(v, bool) else str(v) if isinstance(v, int | float) else v
+            for k, v in value.items()
+        }
     return value
 
 

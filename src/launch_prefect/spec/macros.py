@@ -67,7 +67,9 @@ def check(texts: Sequence[str], config_keys: Sequence[str] | None, *, where: str
     for text in texts:
         for match in _Template.pattern.finditer(text):  # type: ignore[attr-defined]
             if match["invalid"] is not None:
-                raise InvalidInput(f"{where}: {text!r} has '${{' without a name and '}}'; write $${{ for a literal '${{'.")
+                raise InvalidInput(
+                    f"{where}: {text!r} has '${{' without a name and '}}'; write $${{ for a literal '${{'."
+                )
             name = match["braced"]
             if name is None or name in known:
                 continue

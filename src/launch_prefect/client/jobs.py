@@ -1,0 +1,299 @@
+"""Jobs: what to run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import anyio.to_thread
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.filters import FlowFilter, FlowFilterId
+from prefect.client.schemas.sorting import FlowSort
+
+from launch_prefect.client.api import connect, wait_for
+from launch_prefect.client.deployments import deploy, find, is_command_job, spec_from
+from launch_prefect.errors import InvalidInput, NotFound
+from launch_prefect.queues import pools
+from launch_prefect.settings import get_settings
+from launch_prefect.sources.snapshot import Snapshot, take
+from launch_prefect.sources.store import CodeStore
+from launch_prefect.spec import CodeSource, ImageSource, JobSpec, Resources
+from launch_prefect.spec.base import nearest
+
+ResourcesLike = Resources | Mapping[str, Any] | None
+
+
+class Job:
+    """A job: a folder of code or an image, its command, its inputs and what it needs.
+
+    Make one with `from_code` or `from_image`, or get one that a server knows with `get`.
+
+    Attributes:
+        spec: What the job is.
+        queues: Names of the queues it is known on, where it came from a server.
+        snapshot: The snapshot of its folder, once taken.
+    """
+
+    def __init__(self, spec: JobSpec, *, folder: Path | None = None, queues: Sequence[str] = ()) -> None:
+        self.spec = spec
+        self.queues = tuple(queues)
+        self.snapshot: Snapshot | None = None
+        self._folder = folder
+
+    def __repr__(self) -> str:
+        return f"Job({self.spec.name!r}, {self.spec.version})"
+
+    @property
+    def name(self) -> str:
+        """The job's name."""
+        return self.spec.name
+
+    @classmethod
+    def from_code(
+        cls,
+        folder: str | Path,
+        *,
+        entrypoint: Sequence[str],
+        name: str | None = None,
+        env: Mapping[str, str] | None = None,
+        config: Mapping[str, Any] | None = None,
+        resources: ResourcesLike = None,
+        timeout: float | None = None,
+        job_type: str = "default",
+        description: str = "",
+    ) -> Job:
+        """A job from a folder of code.
+
+        Args:
+            folder: The folder. Its content is taken when the job is created or submitted.
+            entrypoint: Program and arguments, run inside the folder; may hold macros such as `${args}`.
+            name: Name of the job. Default: the folder's.
+            env: Environment variables.
+            config: Defaults of the job's inputs; a run may then set these keys only. None lets it set any.
+            resources: What a run needs, such as `{"gpu": 1, "memory": "8Gi"}`.
+            timeout: Seconds after which a run is stopped.
+            job_type: Kind of job, for agents that take only some.
+            description: Shown in the Prefect UI.
+
+        Returns:
+            The job; nothing is stored or sent yet.
+
+        Raises:
+            InvalidInput: A value does not fit.
+            NotFound: There is no such folder.
+        """
+        path = Path(folder).expanduser().resolve()
+        if not path.is_dir():
+            what = "is a file, not a folder" if path.is_file() else "does not exist"
+            raise NotFound(f"The folder {str(folder)!r} {what}.", mend="Give the folder that holds the job's code.")
+        source = {"code": path.name or "code"}
+        return cls(
+            _spec(name or path.name, source, entrypoint, env, config, resources, timeout, job_type, description),
+            folder=path,
+        )
+
+    @classmethod
+    def from_image(
+        cls,
+        image: str,
+        *,
+        command: Sequence[str] | None = None,
+        name: str | None = None,
+        env: Mapping[str, str] | None = None,
+        config: Mapping[str, Any] | None = None,
+        resources: ResourcesLike = None,
+        timeout: float | None = None,
+        job_type: str = "default",
+        description: str = "",
+    ) -> Job:
+        """A job from a container image, which needs nothing of ours inside.
+
+        Args:
+            image: Reference of the image.
+            command: Arguments that replace the image's own command; None keeps it.
+            name: Name of the job. Default: the last part of the image's name.
+            env: See `from_code`.
+            config: See `from_code`.
+            resources: See `from_code`.
+            timeout: See `from_code`.
+            job_type: See `from_code`.
+            description: See `from_code`.
+
+        Returns:
+            The job; nothing is sent yet.
+
+        Raises:
+            InvalidInput: A value does not fit.
+        """
+        default = image.partition("@")[0].rpartition("/")[2].partition(":")[0]
+        source = {"image": image}
+        return cls(_spec(name or default, source, command, env, config, resources, timeout, job_type, description))
+
+    async def apin(self) -> JobSpec:
+        """Take the snapshot of the job's folder, if it has one, and return the job as a queue keeps it.
+
+        Raises:
+            InvalidInput: The folder is empty, or holds a link that leaves it.
+            DiskFull: The code store has no space.
+        """
+        if self._folder is not None:
+            store = CodeStore(get_settings().code_store_url)
+            self.snapshot = await anyio.to_thread.run_sync(take, self._folder, store)
+            source = CodeSource(code=self._folder.name or "code", digest=self.snapshot.digest, store=store.url)
+            self.spec = self.spec.model_copy(update={"source": source})
+        return self.spec
+
+    async def acreate(self, queue: str) -> Job:
+        """Asynchronous twin of `create`."""
+        spec = await self.apin()
+        async with connect() as client:
+            pool = await pools.read(client, queue)
+            check_fits(spec, pool.type, queue)
+            await deploy(client, spec, queue)
+        return self
+
+    def create(self, queue: str) -> Job:
+        """Put the job on a queue without running it: it is then in the Prefect UI, to be run from there.
+
+        Args:
+            queue: Name of the queue.
+
+        Returns:
+            The job itself.
+
+        Raises:
+            NotFound: There is no such queue.
+            InvalidInput: The job cannot run on this queue.
+            Unreachable: The Prefect API does not answer.
+        """
+        return wait_for(self.acreate(queue))
+
+    @classmethod
+    async def aget(cls, name: str, *, queue: str | None = None) -> Job:
+        """Asynchronous twin of `get`."""
+        async with connect() as client:
+            found = await find(client, job=name)
+            ours = [d for d in found if is_command_job(d)]
+            if not ours:
+                raise await _no_such_job(client, name)
+            chosen = next((d for d in ours if d.name == queue), ours[0])
+            return cls(spec_from(chosen, name), queues=[d.name for d in ours])
+
+    @classmethod
+    def get(cls, name: str, *, queue: str | None = None) -> Job:
+        """A job that the server knows.
+
+        Args:
+            name: Its name.
+            queue: Take it as this queue has it, where it is on several; otherwise the newest.
+
+        Returns:
+            The job.
+
+        Raises:
+            NotFound: There is none of that name.
+            Unreachable: The Prefect API does not answer.
+        """
+        return wait_for(cls.aget(name, queue=queue))
+
+    @classmethod
+    async def alist(cls) -> _Jobs:
+        """Asynchronous twin of `list`."""
+        async with connect() as client:
+            found = [d for d in await find(client) if is_command_job(d)]
+            names = await flow_names(client, {d.flow_id for d in found})
+        queues: dict[str, list[str]] = {}
+        specs: dict[str, JobSpec] = {}
+        for deployment in found:  # newest first
+            name = names[deployment.flow_id]
+            specs.setdefault(name, spec_from(deployment, name))
+            queues.setdefault(name, []).append(deployment.name)
+        return [cls(specs[name], queues=sorted(queues[name])) for name in sorted(specs)]
+
+    @classmethod
+    def list(cls) -> _Jobs:
+        """All jobs the server knows, by name.
+
+        Raises:
+            Unreachable: The Prefect API does not answer.
+        """
+        return wait_for(cls.alist())
+
+    async def adelete(self) -> None:
+        """Asynchronous twin of `delete`."""
+        async with connect() as client:
+            for deployment in await find(client, job=self.name):
+                if is_command_job(deployment):
+                    await client.delete_deployment(deployment.id)
+
+    def delete(self) -> None:
+        """Remove the job from every queue. Its runs stay, with their logs.
+
+        Raises:
+            Unreachable: The Prefect API does not answer.
+        """
+        wait_for(self.adelete())
+
+
+def check_fits(spec: JobSpec, pool_type: str, queue: str) -> None:
+    """Refuse early what a queue's target can never run.
+
+    Raises:
+        InvalidInput: It is such a job.
+    """
+    if pool_type.endswith("process") and isinstance(spec.source, ImageSource):
+        raise InvalidInput(
+            f"The queue {queue!r} runs processes and cannot run the image {spec.source.image}.",
+            mend="Submit it to a queue of target docker.",
+        )
+
+
+async def flow_names(client: PrefectClient, ids: set[Any]) -> dict[Any, str]:
+    """Names of flows by id."""
+    if not ids:
+        return {}
+    wanted = FlowFilter(id=FlowFilterId(any_=list(ids)))
+    flows = await client.read_flows(flow_filter=wanted, limit=200, sort=FlowSort.NAME_ASC)
+    return {flow.id: flow.name for flow in flows}
+
+
+async def _no_such_job(client: PrefectClient, name: str) -> NotFound:
+    found = [d for d in await find(client) if is_command_job(d)]
+    names = sorted(set((await flow_names(client, {d.flow_id for d in found})).values()))
+    close = nearest(name, names)
+    there = f"Did you mean {close!r}?" if close else f"There are: {', '.join(names) or 'none yet'}."
+    return NotFound(f"There is no job {name!r}. {there}", mend="See `prefect-launch job list`.")
+
+
+def _spec(
+    name: str,
+    source: Mapping[str, str],
+    command: Sequence[str] | None,
+    env: Mapping[str, str] | None,
+    config: Mapping[str, Any] | None,
+    resources: ResourcesLike,
+    timeout: float | None,
+    job_type: str,
+    description: str,
+) -> JobSpec:
+    if isinstance(command, str):
+        raise InvalidInput(f"The command {command!r} is one text.", mend=f"Give its words: {command.split()!r}.")
+    return JobSpec.parse(
+        {
+            "name": name,
+            "source": dict(source),
+            "command": list(command) if command is not None else None,
+            "env": dict(env or {}),
+            "config": dict(config) if config is not None else None,
+            "resources": resources if isinstance(resources, Resources) else dict(resources or {}),
+            "timeout": timeout,
+            "job_type": job_type,
+            "description": description,
+        },
+        what="the job",
+    )
+
+
+# `Job.list` hides the type inside the class.
+_Jobs = list[Job]

@@ -1,0 +1,353 @@
+"""Queues: where runs wait."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.actions import WorkPoolUpdate
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    WorkPoolFilter,
+    WorkPoolFilterName,
+)
+from prefect.client.schemas.objects import StateType, WorkPool
+from prefect.states import Cancelled, Cancelling
+
+from launch_prefect import naming
+from launch_prefect.client.api import connect, wait_for
+from launch_prefect.client.deployments import deploy, find, is_command_job, job_variables
+from launch_prefect.client.jobs import Job, ResourcesLike, check_fits
+from launch_prefect.client.runs import Run
+from launch_prefect.errors import InvalidInput
+from launch_prefect.queues import pools
+from launch_prefect.spec import JobSpec, QueueSpec, Resources, inputs
+
+_WAITING = (StateType.SCHEDULED,)
+_IN_PROGRESS = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
+
+
+class Queue:
+    """A queue, by name.
+
+    Args:
+        name: Its name. Nothing is asked of the server until a method needs it.
+
+    Attributes:
+        name: Its name.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._pool: WorkPool | None = None
+
+    def __repr__(self) -> str:
+        return f"Queue({self.name!r})"
+
+    @classmethod
+    def _of(cls, pool: WorkPool) -> Queue:
+        queue = cls(pool.name)
+        queue._pool = pool
+        return queue
+
+    @property
+    def target(self) -> str:
+        """Where its runs go: `process` or `docker`."""
+        return naming.target_of(self._loaded.type) or ""
+
+    @property
+    def concurrency(self) -> int | None:
+        """Most runs in progress at once; None for no limit."""
+        return self._loaded.concurrency_limit
+
+    @property
+    def paused(self) -> bool:
+        """Whether it is paused."""
+        return bool(self._loaded.is_paused)
+
+    @property
+    def description(self) -> str:
+        """What it is for."""
+        return self._loaded.description or ""
+
+    @property
+    def _loaded(self) -> WorkPool:
+        if self._pool is None:
+            self._pool = wait_for(_read(self.name))
+        return self._pool
+
+    @classmethod
+    async def acreate(
+        cls,
+        name: str,
+        *,
+        target: str,
+        concurrency: int | None = None,
+        resource_config: Mapping[str, Any] | None = None,
+        description: str = "",
+    ) -> Queue:
+        """Asynchronous twin of `create`."""
+        spec = QueueSpec.parse(
+            {
+                "queue_name": name,
+                "target": target,
+                "concurrency": concurrency,
+                "resource_config": dict(resource_config or {}),
+                "description": description,
+            },
+            what="the queue",
+        )
+        async with connect() as client:
+            return cls._of(await pools.create(client, spec))
+
+    @classmethod
+    def create(
+        cls,
+        name: str,
+        *,
+        target: str,
+        concurrency: int | None = None,
+        resource_config: Mapping[str, Any] | None = None,
+        description: str = "",
+    ) -> Queue:
+        """Make a queue.
+
+        Args:
+            name: Its name.
+            target: Where its runs go: `process` or `docker`.
+            concurrency: Most runs in progress at once; None for no limit.
+            resource_config: Defaults of the target's job variables.
+            description: Shown in the Prefect UI.
+
+        Returns:
+            The queue.
+
+        Raises:
+            InvalidInput: A value does not fit, or a queue of that name exists.
+            Unreachable: The Prefect API does not answer.
+        """
+        return wait_for(
+            cls.acreate(
+                name,
+                target=target,
+                concurrency=concurrency,
+                resource_config=resource_config,
+                description=description,
+            )
+        )
+
+    @classmethod
+    async def aapply(cls, spec: QueueSpec) -> Queue:
+        """Make a queue, or bring the existing one to what `spec` says."""
+        async with connect() as client:
+            return cls._of(await pools.ensure(client, spec))
+
+    @classmethod
+    async def alist(cls) -> _Queues:
+        """Asynchronous twin of `list`."""
+        async with connect() as client:
+            return [cls._of(pool) for pool in await pools.read_all(client)]
+
+    @classmethod
+    def list(cls) -> _Queues:
+        """All queues, by name.
+
+        Raises:
+            Unreachable: The Prefect API does not answer.
+        """
+        return wait_for(cls.alist())
+
+    async def aload(self) -> Queue:
+        """Read it from the server.
+
+        Raises:
+            NotFound: There is no such queue.
+        """
+        self._pool = await _read(self.name)
+        return self
+
+    async def acounts(self) -> tuple[int, int]:
+        """How many of its runs wait, and how many are in progress."""
+        async with connect() as client:
+            return await self._count(client, _WAITING), await self._count(client, _IN_PROGRESS)
+
+    async def _count(self, client: PrefectClient, types: tuple[StateType, ...]) -> int:
+        return await client.count_flow_runs(
+            work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[self.name])),
+            flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[*types]))),
+        )
+
+    async def aworkers(self) -> _Workers:
+        """The Prefect workers that serve it, with their last heartbeat."""
+        async with connect() as client:
+            return await client.read_workers_for_work_pool(self.name)
+
+    async def apause(self) -> Queue:
+        """Asynchronous twin of `pause`."""
+        return await self._set_paused(True)
+
+    def pause(self) -> Queue:
+        """Start no further run; those in progress go on.
+
+        Returns:
+            The queue itself.
+
+        Raises:
+            NotFound: There is no such queue.
+            Unreachable: The Prefect API does not answer.
+        """
+        return wait_for(self.apause())
+
+    async def aresume(self) -> Queue:
+        """Asynchronous twin of `resume`."""
+        return await self._set_paused(False)
+
+    def resume(self) -> Queue:
+        """Start runs again after `pause`; see there."""
+        return wait_for(self.aresume())
+
+    async def _set_paused(self, paused: bool) -> Queue:
+        async with connect() as client:
+            await pools.read(client, self.name)
+            await client.update_work_pool(self.name, WorkPoolUpdate(is_paused=paused))
+            self._pool = await pools.read(client, self.name)
+        return self
+
+    async def adelete(self, *, cancel_runs: bool = False) -> None:
+        """Asynchronous twin of `delete`."""
+        async with connect() as client:
+            self._pool = await pools.read(client, self.name)
+            waiting, busy = await self._count(client, _WAITING), await self._count(client, _IN_PROGRESS)
+            if (waiting or busy) and not cancel_runs:
+                raise InvalidInput(
+                    f"The queue {self.name!r} has {waiting} runs waiting and {busy} in progress.",
+                    mend="Wait for them, or cancel them with it: `prefect-launch queue delete --yes`.",
+                )
+            await self._cancel_all(client)
+            for deployment in await find(client, queue=self.name):
+                if is_command_job(deployment):
+                    await client.delete_deployment(deployment.id)
+            await client.delete_work_pool(self.name)
+
+    async def _cancel_all(self, client: PrefectClient) -> None:
+        """End the runs that wait, and ask the agents to stop the others: without a queue nobody would."""
+        pool = WorkPoolFilter(name=WorkPoolFilterName(any_=[self.name]))
+        states = FlowRunFilter(
+            state=FlowRunFilterState(
+                type=FlowRunFilterStateType(any_=[*_WAITING, StateType.PENDING, StateType.RUNNING])
+            )
+        )
+        message = f"The queue {self.name} was deleted."
+        while runs := await client.read_flow_runs(work_pool_filter=pool, flow_run_filter=states, limit=200):
+            for run in runs:
+                waits = run.state is not None and run.state.is_scheduled()
+                await client.set_flow_run_state(
+                    run.id, (Cancelled if waits else Cancelling)(message=message), force=True
+                )
+
+    def delete(self, *, cancel_runs: bool = False) -> None:
+        """Remove the queue and the jobs on it. Ended runs stay, with their logs.
+
+        Args:
+            cancel_runs: Cancel the runs that wait or are in progress; otherwise they are a reason to refuse.
+
+        Raises:
+            InvalidInput: Runs wait or are in progress.
+            NotFound: There is no such queue.
+            Unreachable: The Prefect API does not answer.
+        """
+        wait_for(self.adelete(cancel_runs=cancel_runs))
+
+    async def asubmit(
+        self,
+        job: Job | str,
+        *,
+        config: Mapping[str, Any] | None = None,
+        resources: ResourcesLike = None,
+        name: str | None = None,
+    ) -> Run:
+        """Asynchronous twin of `submit`."""
+        if isinstance(job, str):
+            job = await Job.aget(job, queue=self.name)
+        spec = job.spec if config is None else _checked(job.spec, config)
+        async with connect() as client:
+            pool = await pools.read(client, self.name)
+            check_fits(spec, pool.type, self.name)
+            spec = await job.apin()
+            deployment = await deploy(client, spec, self.name)
+            try:
+                flow_run = await client.create_flow_run_from_deployment(
+                    deployment,
+                    parameters=dict(config or {}),
+                    name=name,
+                    job_variables=_run_variables(spec, resources),
+                )
+            except httpx.HTTPStatusError as error:
+                if error.response.status_code in (409, 422):
+                    raise InvalidInput(f"The server refuses the run: {_detail(error)}") from None
+                raise
+            return Run(flow_run, job=spec.name, queue=self.name)
+
+    def submit(
+        self,
+        job: Job | str,
+        *,
+        config: Mapping[str, Any] | None = None,
+        resources: ResourcesLike = None,
+        name: str | None = None,
+    ) -> Run:
+        """Put a run of a job on this queue.
+
+        What the run executes is pinned now: later changes of the folder or the job do not touch it.
+
+        Args:
+            job: The job, or the name of one the server knows.
+            config: Values of the job's inputs, over their defaults.
+            resources: What this run needs, merged over the job's.
+            name: Name of the run. Default: one that Prefect makes up.
+
+        Returns:
+            The run, waiting.
+
+        Raises:
+            NotFound: There is no such queue or job.
+            InvalidInput: The config does not fit the job's inputs, or the job cannot run on this queue.
+            Unreachable: The Prefect API does not answer.
+        """
+        return wait_for(self.asubmit(job, config=config, resources=resources, name=name))
+
+
+async def _read(name: str) -> WorkPool:
+    async with connect() as client:
+        return await pools.read(client, name)
+
+
+def _checked(spec: JobSpec, config: Mapping[str, Any]) -> JobSpec:
+    inputs.check(config, spec.input_schema)
+    return spec
+
+
+def _run_variables(spec: JobSpec, resources: ResourcesLike) -> dict[str, Any]:
+    """The run's own copy of what its job says now, with its resources on top."""
+    variables = job_variables(spec)
+    if resources:
+        own = resources if isinstance(resources, Resources) else Resources.parse(dict(resources), what="resources")
+        variables["resources"] = {**variables.get("resources", {}), **own.model_dump(exclude_none=True)}
+    return variables
+
+
+def _detail(error: httpx.HTTPStatusError) -> str:
+    try:
+        detail = error.response.json().get("detail")
+    except ValueError:
+        detail = None
+    return str(detail or error.response.text)
+
+
+# `Queue.list` hides the type inside the class.
+_Queues = list[Queue]
+_Workers = list[Any]

@@ -1,0 +1,147 @@
+"""A queue as a Prefect work pool, both ways."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+from jsonschema import Draft202012Validator
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+from prefect.client.schemas.objects import WorkPool
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.workers.base import BaseWorker
+
+from launch_prefect import naming
+from launch_prefect.errors import InvalidInput, NotFound
+from launch_prefect.spec import QueueSpec
+from launch_prefect.spec.base import nearest
+
+
+def template_for(spec: QueueSpec) -> dict[str, Any]:
+    """The base job template of a queue: its target's, with the queue's resource configuration as defaults.
+
+    Args:
+        spec: The queue.
+
+    Returns:
+        The template, as `prefect work-pool create` makes it from the worker's class.
+
+    Raises:
+        InvalidInput: The resource configuration names a variable the target has not, or a value that does not fit.
+    """
+    worker = BaseWorker.get_worker_class_from_type(naming.pool_type(spec.target))
+    if worker is None:
+        raise InvalidInput(
+            f"The target {spec.target!r} is not installed.", mend=f"pip install 'launch-prefect[{spec.target}]'."
+        )
+    template = copy.deepcopy(worker.get_default_base_job_template())
+    properties = template["variables"]["properties"]
+    for name, value in spec.resource_config.items():
+        if name not in properties:
+            close = nearest(name, properties)
+            hint = f"did you mean {close!r}?" if close else f"known are: {', '.join(sorted(properties))}."
+            raise InvalidInput(f"resource_config.{name}: target {spec.target} has no such job variable; {hint}")
+        _check_variable(name, value, template["variables"])
+        properties[name]["default"] = value
+    return template
+
+
+def _check_variable(name: str, value: Any, variables: Mapping[str, Any]) -> None:
+    schema = {**variables["properties"][name], "definitions": variables.get("definitions", {})}
+    for error in Draft202012Validator(schema).iter_errors(value):
+        where = ".".join(["resource_config", name, *map(str, error.absolute_path)])
+        raise InvalidInput(f"{where}: {error.message}.")
+
+
+async def create(client: PrefectClient, spec: QueueSpec) -> WorkPool:
+    """Make a queue.
+
+    Raises:
+        InvalidInput: One of that name exists, or the resource configuration does not fit.
+    """
+    template = template_for(spec)
+    try:
+        return await client.create_work_pool(
+            WorkPoolCreate(
+                name=spec.queue_name,
+                type=naming.pool_type(spec.target),
+                description=spec.description or None,
+                base_job_template=template,
+                concurrency_limit=spec.concurrency,
+            )
+        )
+    except ObjectAlreadyExists:
+        raise InvalidInput(
+            f"A queue {spec.queue_name!r} exists already.", mend=f"Look at it with `queue show {spec.queue_name}`."
+        ) from None
+    except httpx.HTTPStatusError as error:
+        if error.response.status_code in (403, 422):
+            raise InvalidInput(f"The server refuses the queue {spec.queue_name!r}: {error.response.text}.") from None
+        raise
+
+
+async def ensure(client: PrefectClient, spec: QueueSpec) -> WorkPool:
+    """Make a queue, or bring the existing one to what `spec` says.
+
+    Raises:
+        InvalidInput: The existing one is of another target.
+    """
+    try:
+        pool = await read(client, spec.queue_name)
+    except NotFound:
+        return await create(client, spec)
+    target = naming.target_of(pool.type)
+    if target != spec.target:
+        raise InvalidInput(
+            f"The queue {spec.queue_name!r} exists with target {target}, not {spec.target}.",
+            mend="Take another name, or delete it first.",
+        )
+    wanted = WorkPoolUpdate(
+        description=spec.description or pool.description,
+        base_job_template=template_for(spec) if spec.resource_config else pool.base_job_template,
+        concurrency_limit=spec.concurrency if spec.concurrency is not None else pool.concurrency_limit,
+    )
+    same = (
+        wanted.description == pool.description
+        and wanted.base_job_template == pool.base_job_template
+        and wanted.concurrency_limit == pool.concurrency_limit
+    )
+    if not same:
+        await client.update_work_pool(spec.queue_name, wanted)
+    return await read(client, spec.queue_name)
+
+
+async def read(client: PrefectClient, name: str) -> WorkPool:
+    """A queue's work pool.
+
+    Raises:
+        NotFound: There is none, or it is no queue of ours; the names of those there are stand in the message.
+    """
+    try:
+        pool = await client.read_work_pool(name)
+    except ObjectNotFound:
+        pool = None
+    if pool is not None and naming.target_of(pool.type) is not None:
+        return pool
+    names = sorted(other.name for other in await read_all(client))
+    if pool is not None:
+        raise NotFound(f"The work pool {name!r} is of type {pool.type!r}, not one of {naming.TYPE_PREFIX}….")
+    close = nearest(name, names)
+    there = f"Did you mean {close!r}?" if close else f"There are: {', '.join(names) or 'none yet'}."
+    raise NotFound(
+        f"There is no queue {name!r}. {there}",
+        mend=f"Make it with `prefect-launch queue create {name} --target docker`.",
+    )
+
+
+async def read_all(client: PrefectClient) -> list[WorkPool]:
+    """The work pools that are queues of ours, by name."""
+    pools: list[WorkPool] = []
+    while page := await client.read_work_pools(limit=200, offset=len(pools)):
+        pools += page
+        if len(page) < 200:
+            break
+    return sorted((pool for pool in pools if naming.target_of(pool.type) is not None), key=lambda pool: pool.name)

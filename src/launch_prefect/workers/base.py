@@ -1,0 +1,319 @@
+"""What all our workers share: taking runs off a queue and carrying them out."""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from datetime import datetime, timedelta
+from typing import Any, Generic, TypeVar
+from uuid import UUID
+
+import anyio
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterId,
+    FlowFilter,
+    FlowFilterId,
+    FlowRunFilter,
+    FlowRunFilterId,
+)
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.responses import DeploymentResponse, WorkerFlowRunResponse
+from prefect.client.schemas.sorting import DeploymentSort, FlowRunSort, FlowSort
+from prefect.logging import get_logger
+from prefect.states import Submitting
+from prefect.workers.base import BaseVariables, BaseWorker, BaseWorkerResult
+
+from launch_prefect.errors import InvalidInput, LaunchError
+from launch_prefect.settings import LaunchSettings, get_settings
+from launch_prefect.workers import _prefect, outcome
+from launch_prefect.workers.attempt import Attempt, environment_from, source_from, words_from
+from launch_prefect.workers.configuration import LaunchJobConfiguration, merged_variables, secret_names
+from launch_prefect.workers.events import PoolEvents
+from launch_prefect.workers.lifecycle import Lifecycle, Say
+from launch_prefect.workers.logs import LogShipper, now
+from launch_prefect.workers.outcome import Stopped
+from launch_prefect.workers.reporting import Reporter, until_answered
+from launch_prefect.workers.running import Running
+
+CHECK_SECONDS = 5
+"""How often runs in progress are compared with the server, in one request, in case an event was lost."""
+AHEAD = timedelta(seconds=15)
+"""Runs scheduled for this soon are waited for; later ones the next poll finds. Longer than a poll's 13 s at most."""
+
+C = TypeVar("C", bound=LaunchJobConfiguration)
+V = TypeVar("V", bound=BaseVariables)
+R = TypeVar("R", bound=BaseWorkerResult)
+log = get_logger("launch.worker")
+
+
+class LaunchWorker(BaseWorker[C, V, R], abc.ABC, Generic[C, V, R]):  # ABC: Prefect registers no type for it
+    """Takes command jobs off a work pool and drives them; flow jobs go the stock worker's way.
+
+    Subclasses name the Prefect worker of their target as a further base class and implement `Target`.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.settings: LaunchSettings = get_settings()
+        self._in_progress: dict[UUID, Lifecycle] = {}
+        self._flow_names: dict[UUID, str] = {}
+        self._dispatching = anyio.Lock()
+        self._wake = anyio.Event()
+        self._next_wake: datetime | None = None
+        # Plain tasks: they outlive the scope they are made in, and teardown awaits them under a shield.
+        self._services: set[asyncio.Task[None]] = set()
+        self._runs: set[asyncio.Task[None]] = set()
+        self._accepting = False
+        self._shipper: LogShipper | None = None
+
+    # What a target implements; see lifecycle.Target
+
+    @abc.abstractmethod
+    async def prepare(
+        self, attempt: Attempt, configuration: C, say: Say, on_build: Callable[[], Awaitable[None]]
+    ) -> Any:
+        """Get ready what the attempt runs in."""
+
+    @abc.abstractmethod
+    async def start_attempt(self, attempt: Attempt, configuration: C, prepared: Any) -> Running:
+        """Start it."""
+
+    @abc.abstractmethod
+    def facts(self, attempt: Attempt, prepared: Any) -> dict[str, Any]:
+        """What exactly ran, for the run's labels."""
+
+    async def clean(self, attempt: Attempt) -> None:
+        """Remove what was made for this attempt alone."""
+
+    # Prefect's hooks
+
+    async def setup(self) -> None:
+        """Connect, and start what serves all runs of this worker."""
+        await super().setup()
+        self._shipper = LogShipper(self.client)
+        for service in (
+            self._shipper.run,
+            self._watch_events,
+            self._check_in_progress,
+            self._dispatch_when_woken,
+        ):
+            self._spawn(service(), self._services)
+        self._accepting = True
+
+    async def teardown(self, *exc_info: Any) -> None:
+        """Stop the runs in progress, report them, and disconnect."""
+        self._accepting = False
+        with anyio.CancelScope(shield=True):
+            for lifecycle in list(self._in_progress.values()):
+                lifecycle.stop(Stopped.AGENT)
+            await _all_ended(self._runs)
+            for task in self._services:
+                task.cancel()
+            await _all_ended(self._services)
+        await super().teardown(*exc_info)
+
+    def _spawn(self, work: Coroutine[Any, Any, None], among: set[asyncio.Task[None]]) -> None:
+        """Run something beside the worker's own loops; a failure of it is a bug, and is logged."""
+        task = asyncio.get_running_loop().create_task(work)
+        among.add(task)
+
+        def done(task: asyncio.Task[None]) -> None:
+            among.discard(task)
+            if not task.cancelled() and (error := task.exception()) is not None:
+                log.error("A part of worker %r failed", self.name, exc_info=error)
+
+        task.add_done_callback(done)
+
+    async def get_and_submit_flow_runs(self) -> list[FlowRun]:
+        """Take what may start now. Called by Prefect's slow poll and by every event of the pool.
+
+        Returns:
+            The runs taken.
+        """
+        if not _prefect.is_synced(self) or not self._accepting:
+            return []
+        async with self._dispatching:  # one poll at a time: its Pending states count in the next
+            entries = await self._due()
+            _prefect.poll_seen(self, now())
+            deployments = await self._deployments(entries)
+            taken = []
+            for entry in entries:
+                run = entry.flow_run
+                deployment = deployments.get(run.deployment_id) if run.deployment_id else None
+                if deployment is None or deployment.entrypoint is not None:
+                    await _prefect.submit_flow_job(self, entry)
+                elif not await self._take(run, deployment):
+                    continue
+                taken.append(run)
+            return taken
+
+    # Taking runs
+
+    async def _due(self) -> list[WorkerFlowRunResponse]:
+        entries = await self.client.get_scheduled_flow_runs_for_work_pool(
+            work_pool_name=_prefect.pool_name(self),
+            work_queue_names=_prefect.work_queue_names(self),
+            scheduled_before=now() + AHEAD,
+        )
+        due = []
+        for entry in entries:
+            start: datetime | None = entry.flow_run.next_scheduled_start_time
+            if entry.flow_run.id in self._in_progress:
+                continue
+            if start is not None and start > now():
+                self._wake_at(start)
+            else:
+                due.append(entry)
+        return due
+
+    def _wake_at(self, moment: datetime) -> None:
+        if self._next_wake is not None and now() < self._next_wake <= moment:
+            return
+        self._next_wake = moment
+
+        async def wait() -> None:
+            await anyio.sleep(max(0.0, (moment - now()).total_seconds()))
+            self.wake()
+
+        self._spawn(wait(), self._services)
+
+    async def _deployments(self, entries: list[WorkerFlowRunResponse]) -> dict[UUID, DeploymentResponse]:
+        """All deployments and flow names of a poll in at most two requests."""
+        ids = {entry.flow_run.deployment_id for entry in entries} - {None}
+        unnamed = {entry.flow_run.flow_id for entry in entries} - self._flow_names.keys()
+        if unnamed:
+            flows = await self.client.read_flows(
+                flow_filter=FlowFilter(id=FlowFilterId(any_=list(unnamed))), sort=FlowSort.NAME_ASC
+            )
+            self._flow_names |= {flow.id: flow.name for flow in flows}
+        if not ids:
+            return {}
+        found = await self.client.read_deployments(
+            deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[i for i in ids if i])),
+            sort=DeploymentSort.UPDATED_DESC,
+        )
+        return {deployment.id: deployment for deployment in found}
+
+    async def _take(self, run: FlowRun, deployment: DeploymentResponse) -> bool:
+        if not _prefect.take_slot(self, run.id):
+            return False
+        reporter = Reporter(self.client, run.id)
+        mine: State[Any] = Submitting(message=f"Taken by {self.name}.")
+        try:
+            state = await reporter.propose(mine)
+            if state is None or (state.name, state.message) != (mine.name, mine.message):
+                _prefect.free_slot(self, run.id)  # cancelled, deleted, or another agent was first
+                return False
+            lifecycle = await self._lifecycle(run, deployment, reporter)
+        except LaunchError as error:
+            await reporter.propose(outcome.of_error(error))
+            _prefect.free_slot(self, run.id)
+            return False
+        self._in_progress[run.id] = lifecycle
+        self._spawn(self._carry_out(lifecycle), self._runs)
+        return True
+
+    async def _lifecycle(self, run: FlowRun, deployment: DeploymentResponse, reporter: Reporter) -> Lifecycle:
+        variables = merged_variables(deployment.job_variables, run.job_variables)
+        template = self.work_pool.base_job_template
+        try:
+            configuration: LaunchJobConfiguration = await self.job_configuration.from_template_and_values(
+                template, variables, client=self.client
+            )
+        except ValueError as error:  # pydantic's, or a block or variable that does not exist
+            raise InvalidInput(
+                f"The job variables of this run can't be used: {error}.",
+                mend="Correct them on the run, the job or the queue (the work pool).",
+            ) from None
+        env = environment_from(configuration)
+        secret = secret_names(template, variables)
+        attempt = Attempt(
+            run_id=run.id,
+            run_name=run.name,
+            job=self._flow_names.get(run.flow_id, str(run.flow_id)),
+            queue=_prefect.pool_name(self),
+            number=run.run_count + 1,
+            agent=self.name,
+            author=run.created_by.display_value or "" if run.created_by else "",
+            config=run.parameters,
+            source=source_from(configuration.source),
+            command=words_from(configuration.command),
+            env=env,
+            secrets=frozenset(env[name] for name in secret if name in env),
+            resources=configuration.resources,
+            timeout=configuration.timeout,
+            stop_grace=configuration.stop_grace,
+        )
+        assert self._shipper is not None  # noqa: S101 - made in setup
+        return Lifecycle(attempt, _Bound(self, configuration), reporter, self._shipper)
+
+    async def _carry_out(self, lifecycle: Lifecycle) -> None:
+        try:
+            await lifecycle.run()
+        finally:
+            self._in_progress.pop(lifecycle.run_id, None)
+            _prefect.free_slot(self, lifecycle.run_id)
+            self.wake()
+
+    # What serves all runs
+
+    def wake(self) -> None:
+        """Look for runs now."""
+        self._wake.set()
+
+    async def _dispatch_when_woken(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake = anyio.Event()
+            await until_answered(self.get_and_submit_flow_runs)
+
+    async def _watch_events(self) -> None:
+        async for event in PoolEvents(lambda: self.work_pool.id if _prefect.is_synced(self) else None):
+            if event.cancels and event.run_id in self._in_progress:
+                self._in_progress[event.run_id].stop(Stopped.CANCELLED)
+            if event.may_free_or_add:
+                self.wake()
+
+    async def _check_in_progress(self) -> None:
+        """Find cancelled and deleted runs whose event was lost."""
+        while True:
+            await anyio.sleep(CHECK_SECONDS)
+            if ids := list(self._in_progress):
+                runs = await until_answered(lambda: self._read(ids))
+                live = {StateType.PENDING, StateType.RUNNING}
+                wanted = {run.id for run in runs if run.state is not None and run.state.type in live}
+                for run_id in set(ids) - wanted:
+                    if run_id in self._in_progress:
+                        self._in_progress[run_id].stop(Stopped.CANCELLED)
+
+    async def _read(self, ids: list[UUID]) -> list[FlowRun]:
+        return await self.client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=ids)), limit=len(ids), sort=FlowRunSort.ID_DESC
+        )
+
+
+async def _all_ended(tasks: set[asyncio.Task[None]]) -> None:
+    while tasks:
+        await asyncio.wait(tasks)
+
+
+class _Bound:
+    """A worker and one run's configuration, as the lifecycle's target."""
+
+    def __init__(self, worker: LaunchWorker[Any, Any, Any], configuration: Any) -> None:
+        self._worker = worker
+        self._configuration = configuration
+
+    async def prepare(self, attempt: Attempt, say: Say, on_build: Callable[[], Awaitable[None]]) -> Any:
+        return await self._worker.prepare(attempt, self._configuration, say, on_build)
+
+    async def start(self, attempt: Attempt, prepared: Any) -> Running:
+        return await self._worker.start_attempt(attempt, self._configuration, prepared)
+
+    def facts(self, attempt: Attempt, prepared: Any) -> dict[str, Any]:
+        return self._worker.facts(attempt, prepared)
+
+    async def clean(self, attempt: Attempt) -> None:
+        await self._worker.clean(attempt)

@@ -1,0 +1,96 @@
+"""Job variables that every target of ours understands, on top of those of the Prefect worker it extends."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, Self
+
+from prefect.client.orchestration import PrefectClient
+from prefect.utilities.collections import deep_merge
+from prefect.workers.base import BaseJobConfiguration
+from pydantic import Field, field_validator
+
+from launch_prefect.spec import Resources
+
+_BLOCK = "prefect.blocks."
+
+
+class LaunchJobConfiguration(BaseJobConfiguration):
+    """Configuration of one run, resolved from queue, job and run.
+
+    Mappings merge deeply and lists replace: queue's defaults < job < run.
+    """
+
+    source: dict[str, Any] | None = Field(
+        default=None,
+        title="Source",
+        description="What a command job runs, pinned to its content. Written by prefect-launch.",
+    )
+    resources: Resources = Field(
+        default_factory=Resources,
+        title="Resources",
+        description="What a run needs of a machine, such as {cpu: 2, gpu: 1, memory: 8Gi}.",
+    )
+    timeout: float | None = Field(
+        default=None,
+        title="Time-out (seconds)",
+        description="A run that takes longer, from its start, is stopped and ends as TimedOut.",
+    )
+    stop_grace: float = Field(
+        default=10,
+        title="Grace (seconds)",
+        description="Time between SIGTERM and SIGKILL when a run is stopped.",
+    )
+    pass_env: list[str] = Field(
+        default_factory=list,
+        title="Environment passed on",
+        description="Names of the agent's own environment variables that jobs of this queue get. None by default.",
+    )
+
+    @field_validator("resources", mode="before")
+    @classmethod
+    def _no_resources(cls, value: Any) -> Any:
+        return value if value is not None else {}
+
+    @classmethod
+    async def from_template_and_values(
+        cls,
+        base_job_template: dict[str, Any],
+        values: dict[str, Any],
+        client: PrefectClient | None = None,
+    ) -> Self:
+        """Merge deeply before Prefect fills the template: Prefect merges only `env`."""
+        properties = base_job_template["variables"].get("properties", {})
+        defaults = {
+            name: schema["default"]
+            for name, schema in properties.items()
+            if isinstance(schema, dict) and isinstance(schema.get("default"), dict)
+        }
+        merged = {
+            name: deep_merge(defaults[name], value) if isinstance(value, dict) and name in defaults else value
+            for name, value in values.items()
+        }
+        return await super().from_template_and_values(base_job_template, merged, client=client)
+
+
+def merged_variables(deployment: Mapping[str, Any] | None, run: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A run's own job variables over its deployment's, merged deeply."""
+    return deep_merge(copy.deepcopy(dict(deployment or {})), copy.deepcopy(dict(run or {})))
+
+
+def secret_names(base_job_template: Mapping[str, Any], values: Mapping[str, Any]) -> set[str]:
+    """Names of the environment variables whose values come from blocks, and are therefore secret."""
+    variables = base_job_template.get("variables", {}).get("properties", {})
+    sources = (
+        (base_job_template.get("job_configuration") or {}).get("env"),
+        variables.get("env", {}).get("default"),
+        values.get("env"),
+    )
+    return {name for source in sources for name, value in _items(source) if _BLOCK in json.dumps(value, default=str)}
+
+
+def _items(source: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(source, Mapping):
+        yield from source.items()

@@ -1,0 +1,115 @@
+"""The target `process`: runs as processes of the agent's machine, in an environment built once per content."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import anyio.to_thread
+from prefect.workers.process import (
+    ProcessJobConfiguration,
+    ProcessVariables,
+    ProcessWorker,
+    ProcessWorkerResult,
+)
+
+from launch_prefect.errors import InvalidInput
+from launch_prefect.images.environments import ProcessEnvironment, ensure_environment
+from launch_prefect.runtime import folder as runtime_folder
+from launch_prefect.sources.store import CodeStore
+from launch_prefect.spec import CodeSource
+from launch_prefect.workers.attempt import Attempt
+from launch_prefect.workers.base import LaunchWorker
+from launch_prefect.workers.configuration import LaunchJobConfiguration
+from launch_prefect.workers.lifecycle import Say
+from launch_prefect.workers.supervision import SupervisedProcess
+
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class ProcessLaunchJobConfiguration(LaunchJobConfiguration, ProcessJobConfiguration):
+    """Job variables of a `launch-process` queue: Prefect's and ours."""
+
+
+class ProcessLaunchWorker(
+    LaunchWorker[ProcessLaunchJobConfiguration, ProcessVariables, ProcessWorkerResult], ProcessWorker
+):
+    """Serves `launch-process` queues."""
+
+    type = "launch-process"
+    job_configuration = ProcessLaunchJobConfiguration
+    job_configuration_variables = None
+    _display_name = "Launch: process"
+    _description = (
+        "Run jobs as processes of the agent's machine, each in its own copy of the code and in an environment "
+        "that uv builds once per content. For machines without a container engine."
+    )
+    _documentation_url = "https://github.com/launch-prefect/launch-prefect/tree/main/docs"
+
+    async def prepare(
+        self, attempt: Attempt, configuration: Any, say: Say, on_build: Callable[[], Awaitable[None]]
+    ) -> ProcessEnvironment:
+        """Its own copy of the code, and its environment."""
+        if not isinstance(attempt.source, CodeSource) or attempt.source.digest is None:
+            raise InvalidInput(
+                f"A queue of target process cannot run the image {attempt.source.version}.",
+                mend="Submit it to a queue of target docker.",
+            )
+        code = attempt.folder(self.settings) / "code"
+        store = CodeStore(attempt.source.store or self.settings.code_store_url)
+        await anyio.to_thread.run_sync(store.unpack, attempt.source.digest, code)
+        return await ensure_environment(
+            code, code_digest=attempt.source.digest, settings=self.settings, log=say, on_build=on_build
+        )
+
+    async def start_attempt(
+        self, attempt: Attempt, configuration: ProcessLaunchJobConfiguration, prepared: ProcessEnvironment
+    ) -> SupervisedProcess:
+        """Start it under its supervisor."""
+        folder = attempt.folder(self.settings)
+        code = folder / "code"
+        (temporary := folder / "tmp").mkdir(exist_ok=True)
+        own = attempt.environment(str(attempt.output_folder(self.settings)))
+        return await SupervisedProcess.start(
+            folder,
+            command=attempt.words() or [],
+            env=_machine_environment(prepared, code, temporary) | own,
+            cwd=code,
+            grace=attempt.stop_grace,
+        )
+
+    def facts(self, attempt: Attempt, prepared: ProcessEnvironment) -> dict[str, Any]:
+        """Code, environment, and where its outputs are."""
+        return {
+            "launch.version": attempt.source.version,
+            "launch.environment": prepared.key,
+            "launch.outputs": str(attempt.output_folder(self.settings)),
+        }
+
+    async def clean(self, attempt: Attempt) -> None:
+        """Remove the attempt's copy of the code."""
+        folder = attempt.folder(self.settings)
+        await anyio.to_thread.run_sync(lambda: shutil.rmtree(folder, ignore_errors=True))
+        if not any(folder.parent.iterdir()):
+            folder.parent.rmdir()
+
+
+def _machine_environment(environment: ProcessEnvironment, code: Path, temporary: Path) -> dict[str, str]:
+    """What a program needs to run on this machine at all; nothing of the agent's own environment."""
+    user = pwd.getpwuid(os.getuid())
+    paths = [runtime_folder(), *([code / "src"] if (code / "src").is_dir() else [])]
+    return {
+        "PATH": f"{environment.bin}:{SYSTEM_PATH}",
+        "VIRTUAL_ENV": str(environment.path),
+        "PYTHONPATH": os.pathsep.join(map(str, paths)),
+        "PYTHONUNBUFFERED": "1",
+        "HOME": user.pw_dir,
+        "USER": user.pw_name,
+        "LOGNAME": user.pw_name,
+        "LANG": "C.UTF-8",
+        "TMPDIR": str(temporary),
+    }

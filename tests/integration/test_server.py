@@ -187,8 +187,10 @@ def test_a_whole_life(start_up: Callable[..., Up]) -> None:
 
     recorded = state.read(third.settings)
     assert recorded is not None
+    began = time.monotonic()
     third.process.send_signal(signal.SIGINT)
     assert third.ended() == 0
+    print(f"end: {time.monotonic() - began:.1f} s")
     assert [child for child in recorded.children if child.alive()] == []
     assert of_folder(third.home) == []
     assert not (third.home / "up.json").exists()

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from launch_prefect.errors import LaunchError, Unreachable
+from launch_prefect.errors import DiskFull, LaunchError, Unreachable
 from launch_prefect.server.process import (
     Child,
     explain_log,
@@ -295,6 +295,11 @@ def _explain(place: Place, child: Child, what: str) -> LaunchError:
             mend="End the one whose process id is in its file postmaster.pid.",
         )
     known = explain_log(text, place.folder)
+    if known is not None and os.geteuid() == 0 and not isinstance(known, DiskFull):
+        return LaunchError(
+            f"This root user lacks the rights to run {NAME} as another user. It says:\n{lines}\n",
+            mend="Run as an ordinary user, or name a database with PREFECT_SERVER_DATABASE_CONNECTION_URL.",
+        )
     if known is not None:
         return known
     if any(sign in text for sign in _DAMAGED):

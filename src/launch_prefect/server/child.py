@@ -14,6 +14,8 @@ import sys
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_KEEPCAPS = 8
+_PR_SET_SECUREBITS = 28
+_SECBIT_NO_SETUID_FIXUP = 1 << 2
 _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_RAISE = 2
 _CAP_DAC_OVERRIDE = 1
@@ -49,16 +51,24 @@ def become(uid: int, gid: int) -> None:
     """
     libc = ctypes.CDLL(None, use_errno=True)
     if sys.platform == "linux":
+        # PostgreSQL asks access(2) whether it may run its own programs; without this it answers for the bare user.
+        libc.prctl(_PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP, 0, 0, 0)
         libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0)
     os.setgroups([])
     os.setgid(gid)
     os.setuid(uid)
     if sys.platform == "linux":
-        header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
-        bit = 1 << _CAP_DAC_OVERRIDE
-        sets = (ctypes.c_uint32 * 6)(bit, bit, bit, 0, 0, 0)  # effective, permitted, inheritable
-        if libc.capset(header, sets) == 0:
+        if _keep_only(libc, 1 << _CAP_DAC_OVERRIDE):
             libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, _CAP_DAC_OVERRIDE, 0, 0)
+        elif not _keep_only(libc, 0):
+            sys.exit("The rights of root cannot be given up.")
+
+
+def _keep_only(libc: ctypes.CDLL, rights: int) -> bool:
+    """Give up every capability but these; false where root itself lacks one of them."""
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    sets = (ctypes.c_uint32 * 6)(rights, rights, rights, 0, 0, 0)  # effective, permitted, inheritable
+    return bool(libc.capset(header, sets) == 0)
 
 
 if __name__ == "__main__":

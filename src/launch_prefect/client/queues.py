@@ -15,13 +15,14 @@ from prefect.client.schemas.filters import (
     WorkPoolFilter,
     WorkPoolFilterName,
 )
-from prefect.client.schemas.objects import StateType, WorkPool
+from prefect.client.schemas.objects import FlowRun, StateType, WorkPool
+from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Cancelling
 
 from launch_prefect import naming
 from launch_prefect.client.api import connect, wait_for
-from launch_prefect.client.deployments import deploy, find, is_command_job, job_variables
-from launch_prefect.client.jobs import Job, ResourcesLike, check_fits
+from launch_prefect.client.deployments import find, is_command_job, job_variables
+from launch_prefect.client.jobs import Job, ResourcesLike
 from launch_prefect.client.runs import Run
 from launch_prefect.errors import InvalidInput
 from launch_prefect.queues import pools
@@ -224,7 +225,7 @@ class Queue:
             waiting, busy = await self._count(client, _WAITING), await self._count(client, _IN_PROGRESS)
             if (waiting or busy) and not cancel_runs:
                 raise InvalidInput(
-                    f"The queue {self.name!r} has {waiting} runs waiting and {busy} in progress.",
+                    f"The queue {self.name!r} still has runs: {waiting} waiting, {busy} in progress.",
                     mend="Wait for them, or cancel them with it: `prefect-launch queue delete --yes`.",
                 )
             await self._cancel_all(client)
@@ -273,24 +274,37 @@ class Queue:
         """Asynchronous twin of `submit`."""
         if isinstance(job, str):
             job = await Job.aget(job, queue=self.name)
-        spec = job.spec if config is None else _checked(job.spec, config)
+        if config is not None:
+            inputs.check(config, job.spec.input_schema)
         async with connect() as client:
-            pool = await pools.read(client, self.name)
-            check_fits(spec, pool.type, self.name)
-            spec = await job.apin()
-            deployment = await deploy(client, spec, self.name)
-            try:
-                flow_run = await client.create_flow_run_from_deployment(
-                    deployment,
-                    parameters=dict(config or {}),
-                    name=name,
-                    job_variables=_run_variables(spec, resources),
-                )
-            except httpx.HTTPStatusError as error:
-                if error.response.status_code in (409, 422):
-                    raise InvalidInput(f"The server refuses the run: {_detail(error)}") from None
+            flow_run = await self._create_run(client, job, config or {}, resources, name)
+        return Run(flow_run, job=job.name, queue=self.name)
+
+    async def _create_run(
+        self,
+        client: PrefectClient,
+        job: Job,
+        config: Mapping[str, Any],
+        resources: ResourcesLike,
+        name: str | None,
+        *,
+        again: bool = True,
+    ) -> FlowRun:
+        deployment = await job.adeploy(client, self.name)
+        variables = _run_variables(job.spec, resources)
+        try:
+            return await client.create_flow_run_from_deployment(
+                deployment, parameters=dict(config), name=name, job_variables=variables
+            )
+        except ObjectNotFound:
+            if not again:
                 raise
-            return Run(flow_run, job=spec.name, queue=self.name)
+            job.forget_deployment(self.name)
+            return await self._create_run(client, job, config, resources, name, again=False)
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code in (409, 422):
+                raise InvalidInput(f"The server refuses the run: {_detail(error)}") from None
+            raise
 
     def submit(
         self,
@@ -324,11 +338,6 @@ class Queue:
 async def _read(name: str) -> WorkPool:
     async with connect() as client:
         return await pools.read(client, name)
-
-
-def _checked(spec: JobSpec, config: Mapping[str, Any]) -> JobSpec:
-    inputs.check(config, spec.input_schema)
-    return spec
 
 
 def _run_variables(spec: JobSpec, resources: ResourcesLike) -> dict[str, Any]:

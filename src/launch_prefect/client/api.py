@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import httpx
 from prefect.client.orchestration import PrefectClient, get_client
@@ -16,6 +18,18 @@ from launch_prefect.server.connect import resolve_api_url
 from launch_prefect.settings import get_settings
 
 T = TypeVar("T")
+
+
+# Making a client costs as much as several requests: one for each event loop and address.
+_CLIENTS: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, PrefectClient]] = WeakKeyDictionary()
+
+
+async def _client(url: str) -> PrefectClient:
+    clients = _CLIENTS.setdefault(asyncio.get_running_loop(), {})
+    if url not in clients:
+        configured = get_client() if url == PREFECT_API_URL.value() else PrefectClient(url)
+        clients[url] = await configured.__aenter__()
+    return clients[url]
 
 
 def wait_for(work: Coroutine[Any, Any, T]) -> T:
@@ -55,10 +69,8 @@ async def connect() -> AsyncIterator[PrefectClient]:
         Unreachable: No server is known, it does not answer, or it refuses the credentials.
     """
     url = api_url()
-    client = get_client() if url == PREFECT_API_URL.value() else PrefectClient(url)
     try:
-        async with client:
-            yield client
+        yield await _client(url)
     except httpx.TransportError as error:
         raise Unreachable(
             f"The Prefect server at {url} does not answer ({type(error).__name__}).",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import anyio.to_thread
 from prefect.client.orchestration import PrefectClient
@@ -40,6 +41,7 @@ class Job:
         self.queues = tuple(queues)
         self.snapshot: Snapshot | None = None
         self._folder = folder
+        self._deployed: dict[str, tuple[JobSpec, UUID]] = {}
 
     def __repr__(self) -> str:
         return f"Job({self.spec.name!r}, {self.spec.version})"
@@ -144,13 +146,35 @@ class Job:
             self.spec = self.spec.model_copy(update={"source": source})
         return self.spec
 
+    async def adeploy(self, client: PrefectClient, queue: str) -> UUID:
+        """Make or bring up to date its deployment on a queue; asks nothing where this object has done so already.
+
+        Args:
+            client: The API.
+            queue: Name of the queue.
+
+        Returns:
+            The deployment's id.
+        """
+        known = self._deployed.get(queue)
+        if known is None:  # before anything is stored
+            pool = await pools.read(client, queue)
+            check_fits(self.spec, pool.type, queue)
+        spec = await self.apin()
+        if known is not None and known[0] == spec:
+            return known[1]
+        deployment = await deploy(client, spec, queue)
+        self._deployed[queue] = (spec, deployment)
+        return deployment
+
+    def forget_deployment(self, queue: str) -> None:
+        """Ask again next time: the deployment this object knew is gone."""
+        self._deployed.pop(queue, None)
+
     async def acreate(self, queue: str) -> Job:
         """Asynchronous twin of `create`."""
-        spec = await self.apin()
         async with connect() as client:
-            pool = await pools.read(client, queue)
-            check_fits(spec, pool.type, queue)
-            await deploy(client, spec, queue)
+            await self.adeploy(client, queue)
         return self
 
     def create(self, queue: str) -> Job:

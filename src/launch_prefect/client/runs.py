@@ -6,7 +6,8 @@ import asyncio
 import dataclasses
 import shutil
 from collections.abc import AsyncIterator
-from datetime import datetime, timedelta
+from contextlib import aclosing
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -30,6 +31,7 @@ from prefect.states import Cancelling
 
 from launch_prefect import naming
 from launch_prefect.client.api import connect, ui_url, wait_for
+from launch_prefect.client.changes import looks
 from launch_prefect.client.jobs import flow_names
 from launch_prefect.errors import InvalidInput, NotFound
 from launch_prefect.tracking.metrics import MetricsLine, parse_metrics
@@ -204,9 +206,11 @@ class Run:
 
     async def await_end(self, timeout: float | None = None) -> Run:
         """Asynchronous twin of `wait`."""
-        async with asyncio.timeout(timeout):
-            async for _ in self.afollow():
-                pass
+        async with asyncio.timeout(timeout), connect() as client, aclosing(looks(self.id)) as moments:
+            async for _ in moments:
+                self._flow_run = await client.read_flow_run(self.id)
+                if self.is_final:
+                    break
         return self
 
     def wait(self, timeout: float | None = None) -> Run:
@@ -333,10 +337,10 @@ class _Cursor:
                 return
 
     def _filter(self) -> LogFilter:
-        moment = self._last - timedelta(microseconds=1) if self._last else None
         return LogFilter(
             flow_run_id=LogFilterFlowRunId(any_=[self._run_id]),
-            timestamp=LogFilterTimestamp(after_=moment) if moment else None,
+            # Prefect includes the moment itself
+            timestamp=LogFilterTimestamp(after_=self._last) if self._last else None,
         )
 
 

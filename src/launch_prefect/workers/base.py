@@ -39,6 +39,8 @@ from launch_prefect.workers.running import Running
 
 CHECK_SECONDS = 5
 """How often runs in progress are compared with the server, in one request, in case an event was lost."""
+REST_SECONDS = 0.1
+"""Between two polls: a hundred events at once need no hundred polls, and the first is still served at once."""
 AHEAD = timedelta(seconds=15)
 """Runs scheduled for this soon are waited for; later ones the next poll finds. Longer than a poll's 13 s at most."""
 
@@ -268,6 +270,7 @@ class LaunchWorker(BaseWorker[C, V, R], abc.ABC, Generic[C, V, R]):  # ABC: Pref
             await self._wake.wait()
             self._wake = anyio.Event()
             await until_answered(self.get_and_submit_flow_runs)
+            await anyio.sleep(REST_SECONDS)  # what comes meanwhile is served by one poll
 
     async def _watch_events(self) -> None:
         async for event in PoolEvents(lambda: self.work_pool.id if _prefect.is_synced(self) else None):

@@ -19,8 +19,9 @@ from launch_prefect.workers import _prefect
 from launch_prefect.workers.attempt import Attempt
 from launch_prefect.workers.base import LaunchWorker
 from launch_prefect.workers.configuration import LaunchJobConfiguration
-from launch_prefect.workers.container import RunningContainer, engine_address, in_thread, unreachable
+from launch_prefect.workers.container import RunningContainer, engine_address, unreachable
 from launch_prefect.workers.lifecycle import Say
+from launch_prefect.workers.threads import in_thread
 
 OUTPUT_DIR = "/launch/outputs"
 

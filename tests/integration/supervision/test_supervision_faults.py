@@ -88,7 +88,7 @@ class TestKilled:
     async def test_stop_by_the_next_agent(self, start: Starter, folder: Path) -> None:
         agent = self.agent(start, "sh", "-c", "echo up; exec sleep 600")
         assert agent.stdout is not None
-        await asyncio.to_thread(agent.stdout.readline)
+        assert "up" in await asyncio.to_thread(agent.stdout.readline)
         agent.kill()
         agent.wait()
         agent.stdout.close()

@@ -102,7 +102,7 @@ async def deploy(client: PrefectClient, spec: JobSpec, queue: str) -> UUID:
         name=queue,
         version=spec.version,
         work_pool_name=queue,
-        description=spec.description or None,
+        description=spec.description,  # Prefect stores None as the text "None"
         parameters=dict(spec.config or {}),
         parameter_openapi_schema=spec.input_schema,
         enforce_parameter_schema=True,

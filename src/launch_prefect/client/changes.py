@@ -6,17 +6,19 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 from uuid import UUID
+from weakref import WeakKeyDictionary
 
 from prefect.client.schemas.objects import TERMINAL_STATES
+from prefect.events import Event
 from prefect.events.clients import PrefectEventSubscriber, get_events_subscriber
-from prefect.events.filters import EventFilter, EventNameFilter, EventResourceFilter
+from prefect.events.filters import EventFilter, EventNameFilter
 from prefect.settings import PREFECT_API_URL
 
 from launch_prefect.client.api import api_url
 
-_FINAL = {state.value for state in TERMINAL_STATES}
 LOOK_SECONDS = 5
 """At most this long passes between two looks."""
+_FINAL = {state.value for state in TERMINAL_STATES}
 
 
 async def looks(run_id: UUID) -> AsyncGenerator[None]:
@@ -25,34 +27,68 @@ async def looks(run_id: UUID) -> AsyncGenerator[None]:
     Args:
         run_id: The run.
     """
-    changed = asyncio.Event()
-    listener = asyncio.create_task(_listen(run_id, changed))
+    loop = asyncio.get_running_loop()
+    ends = _ENDS.setdefault(loop, _Ends())
+    ended = ends.wanted(run_id)
     try:
         while True:
-            changed.clear()
             yield
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_SECONDS):
-                    await changed.wait()
+                    await ended.wait()
+            ended.clear()
     finally:
-        listener.cancel()
-        with suppress(asyncio.CancelledError, Exception):
-            await listener
+        ends.unwanted(run_id, ended)
 
 
-async def _listen(run_id: UUID, changed: asyncio.Event) -> None:
-    wanted = EventFilter(
-        event=EventNameFilter(prefix=["prefect.flow-run."]),
-        resource=EventResourceFilter(id=[f"prefect.flow-run.{run_id}"]),
-    )
-    while True:
-        with suppress(Exception):  # whatever the connection breaks with: looking now and then goes on
-            async with _subscriber(wanted) as events:
-                changed.set()  # what happened before anybody listened
-                async for event in events:
-                    if event.resource.get("prefect.state-type") in _FINAL:
-                        changed.set()
-        await asyncio.sleep(LOOK_SECONDS)
+class _Ends:
+    """One connection to the server's events for all runs that are waited for in one event loop."""
+
+    def __init__(self) -> None:
+        self._wanted: dict[UUID, set[asyncio.Event]] = {}
+        self._listener: asyncio.Task[None] | None = None
+
+    def wanted(self, run_id: UUID) -> asyncio.Event:
+        """Set when the run ends, and when the connection has just been made."""
+        ended = asyncio.Event()
+        self._wanted.setdefault(run_id, set()).add(ended)
+        if self._listener is None:
+            self._listener = asyncio.create_task(self._listen())
+        return ended
+
+    def unwanted(self, run_id: UUID, ended: asyncio.Event) -> None:
+        """Nobody waits for `ended` any more."""
+        waiting = self._wanted.get(run_id, set())
+        waiting.discard(ended)
+        if not waiting:
+            self._wanted.pop(run_id, None)
+        if not self._wanted and self._listener is not None:
+            self._listener.cancel()
+            self._listener = None
+
+    async def _listen(self) -> None:
+        while True:
+            with suppress(Exception):  # whatever the connection breaks with: looking now and then goes on
+                async with _subscriber(EventFilter(event=EventNameFilter(prefix=["prefect.flow-run."]))) as events:
+                    self._tell_all()  # what happened before anybody listened
+                    async for event in events:
+                        self._tell(event)
+            await asyncio.sleep(LOOK_SECONDS)
+
+    def _tell_all(self) -> None:
+        for waiting in self._wanted.values():
+            for ended in waiting:
+                ended.set()
+
+    def _tell(self, event: Event) -> None:
+        if event.resource.get("prefect.state-type") in _FINAL:
+            with suppress(ValueError):
+                run_id = UUID(event.resource.id.rpartition(".")[2])
+                for ended in self._wanted.get(run_id, ()):
+                    ended.set()
+
+
+_ENDS: WeakKeyDictionary[asyncio.AbstractEventLoop, _Ends] = WeakKeyDictionary()
 
 
 def _subscriber(wanted: EventFilter) -> PrefectEventSubscriber:

@@ -1,0 +1,314 @@
+"""The program against a real Prefect server: what it makes, shows and refuses. No agent runs anything here."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from launch_prefect.cli import app
+from launch_prefect.settings import get_settings
+from tests.conftest import missing
+
+PYTHON = ("--", "python", "train.py")
+
+
+@pytest.fixture(scope="module")
+def api(request: pytest.FixtureRequest) -> str:
+    """Address of a Prefect API."""
+    if url := os.environ.get("LAUNCH_TEST_API_URL"):
+        return url
+    try:
+        return str(request.getfixturevalue("prefect_server"))
+    except pytest.FixtureLookupError:
+        missing("No Prefect server: name one in LAUNCH_TEST_API_URL.")
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Launch = Callable[..., Done]
+
+
+@pytest.fixture(scope="module")
+def environment(api: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of a user who has set the server's address alone."""
+    home = tmp_path_factory.mktemp("home")
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "LAUNCH_"))}
+    return inherited | {"PREFECT_API_URL": api, "LAUNCH_HOME": str(home), "PREFECT_HOME": str(home / "prefect")}
+
+
+@pytest.fixture(scope="module")
+def launch(environment: dict[str, str]) -> Launch:
+    """Runs a command in this process, which spares importing Prefect each time; whatever it is given, no traceback."""
+
+    def run(*words: str | Path, env: dict[str, str] | None = None, cwd: Path | str = "/", code: int | None = 0) -> Done:
+        out, err = io.StringIO(), io.StringIO()
+        with (
+            mock.patch.dict(os.environ, environment | (env or {}), clear=True),
+            contextlib.chdir(cwd),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            get_settings.cache_clear()
+            try:
+                ended = app.run([str(word) for word in words])
+            finally:
+                get_settings.cache_clear()
+        done = Done(ended, out.getvalue(), err.getvalue())
+        assert "Traceback" not in done.out + done.err
+        if code is not None:
+            assert done.code == code, done.out + done.err
+        return done
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def program(environment: dict[str, str]) -> Launch:
+    """Runs the program in a process of its own, as a user does."""
+
+    def run(*words: str | Path, env: dict[str, str] | None = None, code: int) -> Done:
+        done = subprocess.run(
+            [sys.executable, "-m", "launch_prefect.cli", *map(str, words)],
+            env=environment | (env or {}),
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            timeout=60,
+            check=False,
+        )
+        assert "Traceback" not in done.stdout + done.stderr
+        assert done.returncode == code, done.stdout + done.stderr
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def tag() -> str:
+    """Part of every name, for a server that others use too."""
+    return uuid.uuid4().hex[:8]
+
+
+@pytest.fixture(scope="module")
+def queue(launch: Launch, tag: str) -> Iterator[str]:
+    """A process queue that no agent serves."""
+    name = f"cli-{tag}"
+    launch("queue", "create", name, "--target", "process", "--concurrency", "2")
+    yield name
+    launch("queue", "delete", name, "--yes")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, tag: str) -> Path:
+    """A folder of code."""
+    folder = tmp_path_factory.mktemp("code") / f"train-{tag}"
+    folder.mkdir()
+    (folder / "train.py").write_text("print('trained')\n")
+    return folder
+
+
+def test_a_queue_from_creation_to_deletion(launch: Launch, tag: str, tmp_path: Path) -> None:
+    name = f"life-{tag}"
+    made = launch("queue", "create", name, "--target", "process", "--concurrency", "3", "--json").json
+    assert made == {
+        "name": name, "target": "process", "concurrency": 3, "paused": False, "in_progress": 0, "waiting": 0,
+        "description": "",
+    }  # fmt: skip
+    assert "exists already" in launch("queue", "create", name, "--target", "process", code=2).err
+    assert made in launch("queue", "list", "--json").json
+    assert name in launch("queue", "list").out
+    shown = launch("queue", "show", name)
+    assert "3 runs at once" in shown.out
+    assert f"prefect-launch agent -q {name}" in shown.err
+    assert launch("queue", "show", name, "--json").json == {**made, "agents": [], "waiting_runs": []}
+
+    assert launch("queue", "pause", name, "--json").json["paused"] is True
+    assert launch("queue", "show", name, "--json").json["concurrency"] == 3  # pausing changes nothing else
+    assert "paused" in launch("doctor", "-q", name, code=1).out
+    assert launch("queue", "resume", name, "--json").json["paused"] is False
+
+    file = tmp_path / "queue.yaml"
+    file.write_text(f"queue_name: {name}\ntarget: process\nconcurrency: 5\n")
+    assert launch("queue", "apply", file, "--json").json["concurrency"] == 5
+
+    assert launch("queue", "delete", name, "--json").json == {"deleted": name}
+    assert name not in [queue["name"] for queue in launch("queue", "list", "--json").json]
+
+
+def test_a_job_from_creation_to_deletion(launch: Launch, queue: str, folder: Path, tag: str) -> None:
+    made = launch(
+        "job", "create", "code", folder, "-q", queue, "--config-default", "lr=0.1", "--config-default", "epochs=3",
+        "--env", "MODE=full", "--timeout", "60", "--json", *PYTHON,
+    ).json  # fmt: skip
+    name = folder.name
+    assert made["name"] == name
+    assert made["queues"] == [queue]
+    assert made["command"] == ["python", "train.py"]
+    assert made["config"] == {"lr": 0.1, "epochs": 3}
+    assert made["version"].startswith("code-")
+    assert made in launch("job", "list", "-q", queue, "--json").json
+    shown = launch("job", "show", name).out
+    assert "python train.py" in shown
+    assert "0.1" in shown
+    assert launch("job", "show", name, "--json").json == made
+
+    run = launch("submit", "-q", queue, name, "--set", "epochs=7", "--json").json
+    assert launch("run", "show", run["id"], "--json").json["config"] == {"lr": 0.1, "epochs": 7}
+    launch("run", "cancel", run["id"])
+
+    assert "epochs" in launch("submit", "-q", queue, name, "--set", "epoch=7", code=2).err
+    assert "integer" in launch("submit", "-q", queue, name, "--set", "epochs=many", code=2).err
+    assert "--env" in launch("submit", "-q", queue, name, "--env", "A=b", code=2).err
+
+    refused = launch("job", "delete", name, code=2)
+    assert "--yes" in refused.err
+    assert launch("job", "delete", name, "--yes", "--json").json == {"deleted": name, "queues": [queue]}
+    assert "no job" in launch("job", "show", name, code=2).err
+
+
+def test_a_waiting_run_is_shown_and_cancelled(launch: Launch, queue: str, folder: Path, tag: str) -> None:
+    submitted = launch("submit", "-q", queue, folder, "--name", f"first-{tag}", *PYTHON)
+    assert "No agent serves" in submitted.err
+    second = launch("submit", "-q", queue, folder, "--json", *PYTHON).json
+    assert second["id"] in second["url"]
+    assert (second["queue"], second["state"], second["exit_code"]) == (queue, "Scheduled", None)
+
+    waiting = launch("queue", "show", queue, "--json").json
+    assert waiting["waiting"] == 2
+    assert [run["name"] for run in waiting["waiting_runs"]] == [f"first-{tag}", second["name"]]
+    assert "still has runs: 2 waiting" in launch("queue", "delete", queue, code=2).err
+    listed = launch("run", "list", "-q", queue, "--state", "waiting", "--json").json
+    assert [run["id"] for run in listed] == [second["id"], waiting["waiting_runs"][0]["id"]]
+    assert second["id"][:8] in launch("run", "list", "-q", queue).out
+
+    assert "has not ended within 0.1 s" in launch("run", "wait", second["id"], "--timeout", "0.1", code=1).err
+    assert launch("run", "logs", second["id"], "--json").json == []
+    for run in waiting["waiting_runs"]:
+        assert launch("run", "cancel", run["id"], "--wait", "--json").json["state"] == "Cancelled"
+    assert launch("run", "wait", second["id"], "--json", code=1).json["state_type"] == "CANCELLED"
+    assert launch("run", "logs", second["id"], "--follow", code=1)
+    assert "already ended" in launch("run", "cancel", second["id"], code=2).err
+
+
+def test_the_words_decide_what_is_submitted(launch: Launch, queue: str, folder: Path) -> None:
+    job = folder.name
+    launch("job", "create", "code", folder, "-q", queue, *PYTHON)
+    run = launch("submit", "-q", queue, job, "--json", cwd=folder).json  # no folder of that name here
+    assert run["job"] == job
+    refused = launch("submit", "-q", queue, job, cwd=folder.parent, code=2)
+    assert f"--job {job}" in refused.err
+    by_option = launch("submit", "-q", queue, "--job", job, "--json", cwd=folder.parent).json
+    assert by_option["job"] == job
+    other = launch("submit", "-q", queue, job, "--job-name", f"{job}-b", "--json", *PYTHON, cwd=folder.parent)
+    assert other.json["job"] == f"{job}-b"
+    assert f"There is also a job {job!r}" in other.err
+    assert "is a file" in launch("submit", "-q", queue, "train.py", cwd=folder, code=2).err
+    for made in (job, f"{job}-b"):
+        launch("job", "delete", made, "--yes")
+    for waiting in launch("run", "list", "-q", queue, "--state", "scheduled", "--json").json:
+        launch("run", "cancel", waiting["id"])
+
+
+def test_refusals_at_submission(launch: Launch, queue: str, folder: Path, tmp_path: Path) -> None:
+    def refused(*words: str | Path) -> str:
+        done = launch("submit", *words, code=2)
+        assert done.err.startswith("Error: ")
+        assert not done.out
+        return done.err
+
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    bad = tmp_path / "job.yaml"
+    bad.write_text(f"name: a\nsource: {{code: {folder}}}\ncommand: [a]\nresorces: {{gpu: 1}}\n")
+    needs = tmp_path / "needs.yaml"
+    needs.write_text("gpus: 1\n")
+
+    assert "does not exist" in refused("-q", queue, tmp_path / "nowhere", *PYTHON)
+    assert "empty" in refused("-q", queue, empty, *PYTHON)
+    assert "resources" in refused("-q", queue, "-c", bad)
+    assert "'gpu'" in refused("-q", queue, folder, "-R", needs, *PYTHON)
+    assert "target docker" in refused("-q", queue, "--image", "example.com/a/b:1")
+    assert "next version" in refused("-q", queue, "https://example.com/a/b.git")
+    unknown = refused("-q", f"{queue}x", folder, *PYTHON)
+    assert f"Did you mean {queue!r}" in unknown
+    assert launch("run", "list", "-q", queue, "--state", "scheduled", "--json").json == []
+    assert folder.name not in [job["name"] for job in launch("job", "list", "--json").json]  # nothing half-made
+
+
+def test_what_does_not_exist(launch: Launch) -> None:
+    for words in (
+        ("run", "show", str(uuid.uuid4())),
+        ("run", "logs", "123"),
+        ("queue", "show", "no-such-queue-at-all"),
+        ("queue", "pause", "no-such-queue-at-all"),
+        ("queue", "delete", "no-such-queue-at-all", "--yes"),
+        ("run", "list", "-q", "no-such-queue-at-all"),
+        ("job", "delete", "no-such-job-at-all", "--yes"),
+    ):
+        assert launch(*words, code=2).err.startswith("Error: ")
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/api", ""])
+def test_a_server_that_is_not_there_is_named_within_seconds(program: Launch, folder: Path, url: str) -> None:
+    began = time.monotonic()
+    done = program("submit", "-q", "a", folder, *PYTHON, env={"PREFECT_API_URL": url}, code=3)
+    assert time.monotonic() - began < 10
+    assert "prefect-launch up" in done.err
+    assert url in done.err
+
+
+def test_doctor_without_a_server(program: Launch) -> None:
+    assert program("doctor", "--json", env={"PREFECT_API_URL": "http://127.0.0.1:9/api"}, code=3).json["ok"] is False
+
+
+def test_doctor_says_what_would_stop_a_run(launch: Launch, queue: str, tmp_path: Path) -> None:
+    found = {check["name"]: check for check in launch("doctor", "-q", queue, "--json", code=1).json["checks"]}
+    assert found["server"]["level"] == "ok"
+    assert found["clock"]["level"] == "ok"
+    assert found[f"queue {queue}"]["level"] == "problem"
+    assert f"agent -q {queue}" in found[f"queue {queue}"]["mend"]
+    assert found["uv"]["level"] == found["code store"]["level"] == "ok"
+    assert "docker engine" not in found  # runs of this queue do not need it
+
+    (tmp_path / "file").touch()
+    done = launch("doctor", "-q", queue, "--json", env={"LAUNCH_HOME": str(tmp_path / "file")}, code=1)
+    assert {check["name"]: check for check in done.json["checks"]}["disk"]["level"] == "problem"
+
+    no_engine = {"DOCKER_HOST": f"unix://{tmp_path}/none.sock"}
+    found = {check["name"]: check for check in launch("doctor", "--json", env=no_engine, code=None).json["checks"]}
+    assert found["docker engine"]["level"] in ("warning", "unreachable")
+
+
+def test_a_reader_that_goes_away_is_no_error(environment: dict[str, str]) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f"{sys.executable} -m launch_prefect.cli queue list --json | true"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == ""

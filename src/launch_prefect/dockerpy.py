@@ -1,9 +1,9 @@
 """docker-py with the one copy of its errors that it raises itself.
 
 Prefect puts a lazily loaded `docker` into `sys.modules` (`prefect.utilities.importtools.lazy_import`, which warns of
-what follows): whoever then imports `docker.errors` first gets a second copy of the classes, and `except
-docker.errors.NotFound` no longer matches what the client raises. Everything of ours that catches docker-py's errors takes
-them from here.
+what follows): whoever then imports `docker.errors` first gets a second copy of the classes, and
+`except docker.errors.NotFound` no longer matches what the client raises. Everything of ours that catches docker-py's
+errors takes them from here.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 
 
-class Ending(str, Enum):
+class Ending(StrEnum):
     """How a run ends when this error stops it."""
 
     FAILED = "Failed"

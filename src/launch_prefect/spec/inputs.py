@@ -11,6 +11,9 @@ from jsonschema import Draft202012Validator
 from launch_prefect.errors import InvalidInput
 from launch_prefect.spec.base import nearest
 
+MAX_CONFIG_BYTES = 100_000
+"""Linux takes 128 KiB in one environment variable, and a config travels in LAUNCH_CONFIG."""
+
 _TYPES: tuple[tuple[type, str], ...] = (
     (bool, "boolean"),  # before int: bool is one
     (int, "integer"),
@@ -61,6 +64,11 @@ def check(config: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
     Raises:
         InvalidInput: A key is unknown or a value does not fit; each is named with what is accepted.
     """
+    if (size := len(json.dumps(dict(config), default=str).encode())) > MAX_CONFIG_BYTES:
+        raise InvalidInput(
+            f"The config is {size} bytes; at most {MAX_CONFIG_BYTES} reach a job.",
+            mend="Put large data into a file of the job, and its name into the config.",
+        )
     problems = []
     known = schema.get("properties", {})
     if schema.get("additionalProperties", True) is False:

@@ -117,6 +117,10 @@ class Lifecycle:
             running = await self._target.start(self.attempt, prepared)
         try:
             return await self._watch(running)
+        except BaseException:  # whatever happened to the watching: nothing runs on unwatched
+            with anyio.CancelScope(shield=True):
+                await self._end(running)
+            raise
         finally:
             with anyio.CancelScope(shield=True):
                 await running.remove()
@@ -167,6 +171,8 @@ class Lifecycle:
             raise failure
         assert end is not None  # noqa: S101 - there is an end where there is no failure
         self._labels["launch.exit_code"] = end.code
+        if end.note:
+            self.say(end.note, logging.WARNING)
         if self._why is not None and stopped:
             return outcome.of_stop(
                 self._why, timeout=self.attempt.timeout, detail=f"It ended with exit code {end.code}."

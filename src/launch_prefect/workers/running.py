@@ -34,10 +34,12 @@ class Exit:
     Attributes:
         code: Exit code, 0 to 255; `128 + signal` where a signal ended it, as shells and Docker report it.
         out_of_memory: Whether the kernel ended it for exceeding its memory limit.
+        note: What else a person should know of its end, such as output that was lost; mostly empty.
     """
 
     code: int
     out_of_memory: bool = False
+    note: str = ""
 
     @property
     def signal(self) -> int | None:

@@ -221,7 +221,15 @@ class SupervisedProcess:
             raise files.lost(self.identifier, self._folder)
         if "start_error" in self._end:
             raise files.start_failed(self._end["start_error"])
-        return Exit(self._end["code"], self._end["out_of_memory"])
+        return Exit(self._end["code"], self._end["out_of_memory"], self._note())
+
+    def _note(self) -> str:
+        notes = []
+        if (lost := self.lost_output) is not None:
+            notes.append(f"{lost.size} bytes of its output were lost: {lost.reason}.")
+        if self.still_alive:
+            notes.append(f"{self.still_alive} of its processes could not be ended.")
+        return " ".join(notes)
 
     async def stop(self, grace: float) -> None:
         """End it and everything it started: SIGTERM, SIGKILL after `grace` seconds. Returns once gone."""

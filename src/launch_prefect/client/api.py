@@ -20,6 +20,11 @@ from launch_prefect.settings import get_settings
 T = TypeVar("T")
 
 
+def is_configured(url: str) -> bool:
+    """Whether an address is the one Prefect is configured with, and so are its credentials."""
+    return url.rstrip("/") == (PREFECT_API_URL.value() or "").rstrip("/")
+
+
 # Making a client costs as much as several requests: one for each event loop and address.
 _CLIENTS: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, PrefectClient]] = WeakKeyDictionary()
 
@@ -27,7 +32,7 @@ _CLIENTS: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, PrefectClient]]
 async def _client(url: str) -> PrefectClient:
     clients = _CLIENTS.setdefault(asyncio.get_running_loop(), {})
     if url not in clients:
-        configured = get_client() if url == PREFECT_API_URL.value() else PrefectClient(url)
+        configured = get_client() if is_configured(url) else PrefectClient(url)
         clients[url] = await configured.__aenter__()
     return clients[url]
 

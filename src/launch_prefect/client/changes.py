@@ -12,9 +12,8 @@ from prefect.client.schemas.objects import TERMINAL_STATES
 from prefect.events import Event
 from prefect.events.clients import PrefectEventSubscriber, get_events_subscriber
 from prefect.events.filters import EventFilter, EventNameFilter
-from prefect.settings import PREFECT_API_URL
 
-from launch_prefect.client.api import api_url
+from launch_prefect.client.api import api_url, is_configured
 
 LOOK_SECONDS = 5
 """At most this long passes between two looks."""
@@ -93,6 +92,6 @@ _ENDS: WeakKeyDictionary[asyncio.AbstractEventLoop, _Ends] = WeakKeyDictionary()
 
 def _subscriber(wanted: EventFilter) -> PrefectEventSubscriber:
     url = api_url()
-    if url == PREFECT_API_URL.value():
+    if is_configured(url):
         return get_events_subscriber(wanted, reconnection_attempts=0)
     return PrefectEventSubscriber(url, filter=wanted, reconnection_attempts=0)

@@ -11,6 +11,7 @@ import anyio.to_thread
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import FlowFilter, FlowFilterId
 from prefect.client.schemas.sorting import FlowSort
+from prefect.utilities.collections import batched_iterable
 
 from launch_prefect.client.api import connect, wait_for
 from launch_prefect.client.deployments import deploy, find, is_command_job, spec_from
@@ -273,13 +274,14 @@ def check_fits(spec: JobSpec, pool_type: str, queue: str) -> None:
         )
 
 
-async def flow_names(client: PrefectClient, ids: set[Any]) -> dict[Any, str]:
+async def flow_names(client: PrefectClient, ids: set[UUID]) -> dict[UUID, str]:
     """Names of flows by id."""
-    if not ids:
-        return {}
-    wanted = FlowFilter(id=FlowFilterId(any_=list(ids)))
-    flows = await client.read_flows(flow_filter=wanted, limit=200, sort=FlowSort.NAME_ASC)
-    return {flow.id: flow.name for flow in flows}
+    names: dict[UUID, str] = {}
+    for some in batched_iterable(ids, 200):
+        wanted = FlowFilter(id=FlowFilterId(any_=list(some)))
+        flows = await client.read_flows(flow_filter=wanted, limit=200, sort=FlowSort.NAME_ASC)
+        names |= {flow.id: flow.name for flow in flows}
+    return names
 
 
 async def _no_such_job(client: PrefectClient, name: str) -> NotFound:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pwd
 import shutil
@@ -59,6 +60,8 @@ class ProcessLaunchWorker(
                 f"A queue of target process cannot run the image {attempt.source.version}.",
                 mend="Submit it to a queue of target docker.",
             )
+        if wanted := attempt.resources.model_dump(exclude_none=True):
+            say(f"Target process limits nothing: {wanted} is not enforced.", logging.WARNING)
         code = attempt.folder(self.settings) / "code"
         store = CodeStore(attempt.source.store or self.settings.code_store_url)
         await anyio.to_thread.run_sync(store.unpack, attempt.source.digest, code)

@@ -93,7 +93,7 @@ def test_the_command_is_split_as_a_shell_would_and_given_once() -> None:
 def test_a_folder_needs_a_command(folder: Path) -> None:
     with pytest.raises(InvalidInput, match="needs a command") as error:
         what.job_from_folder("train", what.Definition())
-    assert "--job train" in error.value.mend
+    assert "no job 'train'" in error.value.message
     job = what.job_from_folder("train", what.Definition(command=("python", "train.py"), env={"A": "1"}, timeout=3))
     assert (job.name, job.spec.command, job.spec.env, job.spec.timeout) == (
         "train",

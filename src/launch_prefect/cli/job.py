@@ -135,7 +135,7 @@ async def list_(*, queue: QueueName = None, json: Json = False) -> None:
         print_json([_as_json(job) for job in jobs])
         return
     table(
-        ("NAME", "RUNS", "QUEUES", "COMMAND"),
+        ("NAME", "VERSION", "QUEUES", "COMMAND"),
         [(job.name, job.spec.version, ", ".join(job.queues), shlex.join(job.spec.command or ())) for job in jobs],
         empty="There are no jobs yet. Submit a folder or an image, or define one with `prefect-launch job create`.",
     )
@@ -165,7 +165,7 @@ async def show(name: str, /, *, queue: QueueName = None, json: Json = False) -> 
     needs = spec.resources.model_dump(exclude_none=True)
     facts(
         [
-            ("runs", spec.version),
+            ("version", spec.version),
             ("command", shlex.join(spec.command) if spec.command else "the image's own"),
             ("queues", ", ".join(job.queues)),
             ("job type", spec.job_type),

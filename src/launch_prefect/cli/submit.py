@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,6 +21,7 @@ from launch_prefect.cli.what import (
     job_from_image,
     kind_of,
     names_a_file,
+    names_a_folder,
     resources_from,
 )
 from launch_prefect.errors import InvalidInput, NotFound
@@ -76,7 +78,7 @@ async def submit(
     executes is pinned now: later changes of the folder do not touch it.
 
     Args:
-        what: A job's name or a folder. A folder that exists is taken before a job of that name.
+        what: A job's name or a folder. A word that names both means the folder where a command is given with it.
         queue: The queue.
         image: A container image to run, instead of WHAT. The command replaces the image's own.
         config: A job file (YAML), instead of WHAT.
@@ -150,13 +152,16 @@ def _define(way: str, what: str | Path, definition: Definition) -> Job | None:
     if way == "config":
         return job_from_file(Path(what), definition)
     if way == "what" and kind_of(str(what)) == "folder":
+        # A plain word that names a folder too means the job where no command makes a job of the folder.
+        if definition.command is None and os.sep not in str(what) and str(what) not in (".", ".."):
+            return None
         return job_from_folder(str(what), definition)
     return None
 
 
 async def _known(name: str, queue: Queue, definition: Definition) -> Job:
     """A job that the server knows."""
-    if definition.given:
+    if definition.given and not names_a_folder(name):
         options = ", ".join(_OPTIONS[given] for given in definition.given)
         raise InvalidInput(
             f"{name!r} names a job that exists; {options} would change it.",
@@ -167,6 +172,8 @@ async def _known(name: str, queue: Queue, definition: Definition) -> Job:
     try:
         return await Job.aget(name, queue=queue.name)
     except NotFound as error:
+        if names_a_folder(name):
+            job_from_folder(name, definition)  # says what the folder lacks
         if names_a_file(name):
             raise NotFound(
                 f"{name!r} is a file, not a folder, and there is no job of that name.",

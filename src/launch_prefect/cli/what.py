@@ -73,6 +73,11 @@ def kind_of(what: str) -> Kind:
     return "folder" if os.sep in what or what in (".", "..", "~") else "job"
 
 
+def names_a_folder(what: str) -> bool:
+    """Whether a word names a folder that exists."""
+    return Path(what).expanduser().is_dir()
+
+
 def names_a_file(what: str) -> bool:
     """Whether a word that is no folder names a file."""
     return Path(what).expanduser().is_file()
@@ -119,10 +124,11 @@ def job_from_folder(folder: str, definition: Definition) -> Job:
     given = definition.given
     command = given.pop("command", ())
     if not command and Path(folder).expanduser().is_dir():
-        mend = 'Give it: -E "python train.py", or after --: python train.py.'
-        if os.sep not in folder:
-            mend += f" A job of this name that the server knows is submitted with --job {folder}."
-        raise InvalidInput(f"The folder {folder!r} needs a command.", mend=mend)
+        where = "" if os.sep in folder else f", and there is no job {folder!r}"
+        raise InvalidInput(
+            f"The folder {folder!r} needs a command{where}.",
+            mend='Give it: -E "python train.py", or after --: python train.py.',
+        )
     return Job.from_code(folder, entrypoint=command, **given)
 
 

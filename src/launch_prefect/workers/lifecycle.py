@@ -243,7 +243,8 @@ class Lifecycle:
         message = self._redact(final.message or "")
         final = final.model_copy(update={"message": message})
         bad = not (final.is_completed() or final.is_cancelled())
-        self.say(f"{final.name}: {message}", logging.ERROR if bad else logging.INFO)
+        cause = message.partition("\n")[0]  # the last lines stand above it in the log already
+        self.say(f"{final.name}: {cause}", logging.ERROR if bad else logging.INFO)
         await self._reporter.label(self._labels)
         await self._shipper.flush(self.run_id)
         await self._reporter.propose(final)

@@ -105,4 +105,4 @@ def _message(what: str, last_lines: Sequence[str]) -> str:
     if not lines:
         return what.strip()
     shown = "\n".join(line[:300] for line in lines)
-    return f"{what.strip()} Last lines:\n{shown}"[:MESSAGE_LIMIT]
+    return f"{what.strip()}\nLast lines:\n{shown}"[:MESSAGE_LIMIT]

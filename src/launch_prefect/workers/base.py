@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
@@ -21,8 +22,10 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.responses import DeploymentResponse, WorkerFlowRunResponse
 from prefect.client.schemas.sorting import DeploymentSort, FlowRunSort, FlowSort
+from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_logger
 from prefect.states import Submitting
+from prefect.utilities.collections import batched_iterable
 from prefect.workers.base import BaseVariables, BaseWorker, BaseWorkerResult
 
 from launch_prefect.errors import InvalidInput, LaunchError
@@ -128,12 +131,26 @@ class LaunchWorker(BaseWorker[C, V, R], abc.ABC, Generic[C, V, R]):  # ABC: Pref
 
         task.add_done_callback(done)
 
+    async def sync_with_backend(self) -> None:
+        """Tell the server that this worker is alive; waits while the server is away, where Prefect's would give up."""
+        await until_answered(super().sync_with_backend)
+
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
         """Take what may start now. Called by Prefect's slow poll and by every event of the pool.
+
+        Waits while the server is away; any other failure is logged, and the next poll tries again: a worker that gives
+        up would end the runs it has.
 
         Returns:
             The runs taken.
         """
+        try:
+            return await until_answered(self._dispatch)
+        except Exception:
+            log.exception("Worker %r could not take runs", self.name)
+            return []
+
+    async def _dispatch(self) -> list[FlowRun]:
         if not _prefect.is_synced(self) or not self._accepting:
             return []
         async with self._dispatching:  # one poll at a time: its Pending states count in the next
@@ -154,11 +171,14 @@ class LaunchWorker(BaseWorker[C, V, R], abc.ABC, Generic[C, V, R]):  # ABC: Pref
     # Taking runs
 
     async def _due(self) -> list[WorkerFlowRunResponse]:
-        entries = await self.client.get_scheduled_flow_runs_for_work_pool(
-            work_pool_name=_prefect.pool_name(self),
-            work_queue_names=_prefect.work_queue_names(self),
-            scheduled_before=now() + AHEAD,
-        )
+        try:
+            entries = await self.client.get_scheduled_flow_runs_for_work_pool(
+                work_pool_name=_prefect.pool_name(self),
+                work_queue_names=_prefect.work_queue_names(self),
+                scheduled_before=now() + AHEAD,
+            )
+        except ObjectNotFound:
+            return []  # the queue has been deleted; who deletes it is told of waiting runs
         due = []
         for entry in entries:
             start: datetime | None = entry.flow_run.next_scheduled_start_time
@@ -269,7 +289,7 @@ class LaunchWorker(BaseWorker[C, V, R], abc.ABC, Generic[C, V, R]):  # ABC: Pref
         while True:
             await self._wake.wait()
             self._wake = anyio.Event()
-            await until_answered(self.get_and_submit_flow_runs)
+            await self.get_and_submit_flow_runs()
             await anyio.sleep(REST_SECONDS)  # what comes meanwhile is served by one poll
 
     async def _watch_events(self) -> None:
@@ -283,8 +303,8 @@ class LaunchWorker(BaseWorker[C, V, R], abc.ABC, Generic[C, V, R]):  # ABC: Pref
         """Find cancelled and deleted runs whose event was lost."""
         while True:
             await anyio.sleep(CHECK_SECONDS)
-            if ids := list(self._in_progress):
-                runs = await until_answered(lambda: self._read(ids))
+            for ids in batched_iterable(list(self._in_progress), 200):
+                runs = await until_answered(functools.partial(self._read, list(ids)))
                 live = {StateType.PENDING, StateType.RUNNING}
                 wanted = {run.id for run in runs if run.state is not None and run.state.type in live}
                 for run_id in set(ids) - wanted:

@@ -122,7 +122,10 @@ class LogShipper:
             await self._added.wait()
             self._added.clear()
             while batch := self._next_batch():
-                await self._send(batch)
+                try:
+                    await self._send(batch)
+                except Exception:  # a bug must not stop the log of every run
+                    log.exception("%s log records could not be sent", len(batch))
                 async with self._sent:
                     for record in batch:
                         if record.run_id in self._unsent:

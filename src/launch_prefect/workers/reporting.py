@@ -19,9 +19,12 @@ T = TypeVar("T")
 
 
 def is_passing(error: BaseException) -> bool:
-    """Whether an API error is the server being away or overloaded rather than an answer."""
+    """Whether an API error is the server being away or overloaded rather than an answer.
+
+    Refused credentials count: what has been run must be reported once they are mended.
+    """
     if isinstance(error, httpx.HTTPStatusError):
-        return error.response.status_code >= 500 or error.response.status_code in (408, 429)
+        return error.response.status_code >= 500 or error.response.status_code in (401, 403, 408, 429)
     return isinstance(error, httpx.TransportError)
 
 

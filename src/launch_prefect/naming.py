@@ -24,6 +24,8 @@ TARGETS = ("process", "docker")
 
 IMAGE_REPOSITORY = "launch-prefect"
 
+_DIGESTED = re.compile(r"(?:.*-)?[0-9a-f]{8}")
+
 
 def pool_type(target: str) -> str:
     """The Prefect work pool type of a target: `docker` → `launch-docker`."""
@@ -38,6 +40,8 @@ def target_of(pool_type: str) -> str | None:
 def slug(text: str, *, limit: int = 48) -> str:
     """Lower-case letters, digits and single dashes; a digest is appended when anything was lost.
 
+    It is appended, too, to a text that ends as if it had been: no text has the name of another.
+
     Args:
         text: Any text.
         limit: Longest result in characters; at least 16.
@@ -46,7 +50,7 @@ def slug(text: str, *, limit: int = 48) -> str:
         A name legal as an image repository component, a container name and a DNS label.
     """
     cleaned = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
-    if cleaned == text and 0 < len(cleaned) <= limit:
+    if cleaned == text and 0 < len(cleaned) <= limit and not _DIGESTED.fullmatch(text):
         return cleaned
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     return f"{cleaned[: limit - 9].strip('-')}-{digest}".lstrip("-")

@@ -50,7 +50,7 @@ def template_for(spec: QueueSpec) -> dict[str, Any]:
 
 
 def _check_variable(name: str, value: Any, variables: Mapping[str, Any]) -> None:
-    schema = {**variables["properties"][name], "definitions": variables.get("definitions", {})}
+    schema = {**variables["properties"][name], "$defs": variables.get("$defs", {})}
     for error in Draft202012Validator(schema).iter_errors(value):
         where = ".".join(["resource_config", name, *map(str, error.absolute_path)])
         raise InvalidInput(f"{where}: {error.message}.")

@@ -67,9 +67,12 @@ def _path(location: tuple[int | str, ...]) -> str:
 
 def _fields_at(model: type[BaseModel], path: tuple[int | str, ...]) -> set[str]:
     models = [model]
-    for part in path:
+    for n, part in enumerate(path):
+        if n and path[n - 1] == "source":  # the tag of the union: it names a model, and a field of that model
+            models = [m for m in models if str(part) in m.model_fields]
+            continue
         fields = [m.model_fields[str(part)] for m in models if str(part) in m.model_fields]
-        if fields:  # a part that is no field is the tag of a union: its models stay
+        if fields:
             models = [inner for field in fields for inner in _models_in(field.annotation)]
     return {name for m in models for name in m.model_fields}
 

@@ -69,7 +69,9 @@ def check(config: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
             f"The config is {size} bytes; at most {MAX_CONFIG_BYTES} reach a job.",
             mend="Put large data into a file of the job, and its name into the config.",
         )
-    problems = []
+    problems = [
+        f"{key}: NaN and Infinity are no JSON; write them as text." for key in config if not _is_json(config[key])
+    ]
     known = schema.get("properties", {})
     if schema.get("additionalProperties", True) is False:
         for key in config:
@@ -84,6 +86,14 @@ def check(config: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
         problems.append(f"{where}: {_says(error.validator, error.validator_value, error.instance)}.")
     if problems:
         raise InvalidInput("The config does not fit the job's inputs. " + " ".join(problems))
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        json.dumps(value, default=str, allow_nan=False)
+    except ValueError:
+        return False
+    return True
 
 
 def _says(validator: Any, wanted: Any, got: Any) -> str:

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from launch_prefect.spec import macros
 from launch_prefect.spec.base import Spec
-from launch_prefect.spec.inputs import schema_for
+from launch_prefect.spec.inputs import check, schema_for
 from launch_prefect.spec.resources import Resources
 from launch_prefect.spec.source import CodeSource, Source
 
@@ -90,11 +90,14 @@ class JobSpec(Spec):
     def _check_command(self) -> Self:
         if self.command is not None and (not self.command or not self.command[0]):
             raise ValueError("command: give a program and its arguments, such as [python, train.py]")
+        if any("\x00" in word for word in self.command or ()):
+            raise ValueError("command: it contains a NUL character, which no program can be given")
         if self.command is None and isinstance(self.source, CodeSource):
             raise ValueError("command: a job from a folder of code needs one, such as [python, train.py]")
         keys = list(self.config) if self.config is not None else None
         macros.check(self.command or (), keys, where="command", args=True)
         macros.check(tuple(self.env.values()), keys, where="env")
+        check(self.config or {}, self.input_schema)
         return self
 
     @property

@@ -82,15 +82,17 @@ def check(texts: Sequence[str], config_keys: Sequence[str] | None, *, where: str
 
 
 def fill(text: str, values: Mapping[str, str]) -> str:
-    """Put values into one text; `check` has refused unknown names before.
+    """Put values into one text; in what a job says, `check` has refused unknown names before.
 
     Raises:
-        InvalidInput: A config key that the macro names has no value in this run.
+        InvalidInput: A config key that the macro names has no value in this run, or a macro is not well formed.
     """
     try:
         return _Template(text).substitute(values)
     except KeyError as error:
         raise InvalidInput(f"${{{error.args[0]}}} has no value in this run; give it with --set.") from None
+    except ValueError:
+        raise InvalidInput(f"{text!r} has '${{' without a name and '}}'; write $${{ for a literal '${{'.") from None
 
 
 def fill_command(command: Sequence[str], config: Mapping[str, Any], values: Mapping[str, str]) -> list[str]:

@@ -149,6 +149,7 @@ def words_from(command: str | None) -> tuple[str, ...] | None:
 
 
 def environment_from(configuration: LaunchJobConfiguration) -> dict[str, str]:
-    """The job's own variables and those of the agent that the operator listed."""
-    listed = {name: os.environ[name] for name in configuration.pass_env if name in os.environ}
+    """The job's own variables and those of the agent that the operator listed, whose values are no macros."""
+    passed = (name for name in configuration.pass_env if name in os.environ)
+    listed = {name: os.environ[name].replace("${", "$${") for name in passed}
     return listed | {name: value for name, value in configuration.env.items() if value is not None}

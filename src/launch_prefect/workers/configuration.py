@@ -61,7 +61,13 @@ class LaunchJobConfiguration(BaseJobConfiguration):
         values: dict[str, Any],
         client: PrefectClient | None = None,
     ) -> Self:
-        """Merge deeply before Prefect fills the template: Prefect merges only `env`."""
+        """Merge deeply before Prefect fills the template: Prefect merges only `env`.
+
+        Raises:
+            ValueError: The values are not the run's to set, or do not fit.
+        """
+        if "pass_env" in values:  # whoever submits must not choose what leaves the agent's environment
+            raise ValueError("pass_env can be set on the queue alone")
         properties = base_job_template["variables"].get("properties", {})
         defaults = {
             name: schema["default"]
@@ -87,6 +93,7 @@ def secret_names(base_job_template: Mapping[str, Any], values: Mapping[str, Any]
         (base_job_template.get("job_configuration") or {}).get("env"),
         variables.get("env", {}).get("default"),
         values.get("env"),
+        {key.removeprefix("env."): value for key, value in values.items() if key.startswith("env.")},  # as Prefect does
     )
     return {name for source in sources for name, value in _items(source) if _BLOCK in json.dumps(value, default=str)}
 

@@ -74,7 +74,11 @@ def of_stop(why: Stopped, *, timeout: float | None = None, detail: str = "") -> 
 def of_error(error: LaunchError) -> State[None]:
     """The state of a run that an error stopped."""
     make = Failed if error.ending is Ending.FAILED else Crashed
-    return make(message=str(error)[:MESSAGE_LIMIT])
+    mend = f" {error.mend}" if error.mend else ""
+    cause = str(error).removesuffix(mend)
+    if len(cause) + len(mend) > MESSAGE_LIMIT:  # the mend stays, whatever a tool has printed
+        cause = cause[: max(0, MESSAGE_LIMIT - len(mend) - 2)] + " …"
+    return make(message=(cause + mend)[:MESSAGE_LIMIT])
 
 
 _SIGNAL_MENDS = {

@@ -14,9 +14,10 @@ from prefect.workers.base import BaseWorker
 from tenacity import AsyncRetrying, before_sleep_log, retry_if_exception_type, wait_exponential_jitter
 
 from launch_prefect import naming
-from launch_prefect.client.api import connect
+from launch_prefect.client.api import api_url, connect
 from launch_prefect.errors import InvalidInput, Unreachable
 from launch_prefect.queues import pools
+from launch_prefect.server.connect import using_api
 
 log = get_logger("launch.agent")
 
@@ -46,7 +47,13 @@ async def run_agent(
     if not queues:
         raise InvalidInput("An agent needs a queue.", mend="Give one with -q QUEUE.")
     agent = name or platform.node()
-    workers = [await _worker(queue, f"{agent} ({queue})", max_jobs) for queue in dict.fromkeys(queues)]
+    with using_api(api_url()):  # Prefect's worker knows settings alone, and not a running `up`
+        await _serve_all([(queue, f"{agent} ({queue})") for queue in dict.fromkeys(queues)], max_jobs, ready)
+
+
+async def _serve_all(queues: Sequence[tuple[str, str]], max_jobs: int | None, ready: Callable[[], None]) -> None:
+    """Serve queues, each under a worker's name, until a signal."""
+    workers = [await _worker(queue, worker, max_jobs) for queue, worker in queues]
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

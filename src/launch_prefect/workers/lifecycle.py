@@ -123,7 +123,7 @@ class Lifecycle:
             raise
         finally:
             with anyio.CancelScope(shield=True):
-                await running.remove()
+                await self._remove(running)
 
     async def _unless_stopped(self, work: Callable[[], Awaitable[Any]]) -> Any:
         """Do something that is cancelled when the run is asked to stop."""
@@ -158,13 +158,13 @@ class Lifecycle:
         ended = anyio.Event()
         stopped: list[str] = []
         end: Exit | None = None
-        failure: LaunchError | None = None
+        failure: Exception | None = None
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._stop_running, running, ended, stopped)
             try:
                 await self._pump(running)
                 end = await running.wait()
-            except LaunchError as error:  # out of the group as itself, not wrapped in one
+            except Exception as error:  # out of the group as itself, not wrapped in one
                 failure = error
             ended.set()
         if failure is not None:
@@ -235,15 +235,21 @@ class Lifecycle:
     async def _clean(self) -> None:
         try:
             await self._target.clean(self.attempt)
-        except OSError as error:
+        except Exception as error:  # the run has its outcome, and reports it
             log.warning("Run %s: its working folder could not be removed: %s", self.run_id, error)
+
+    async def _remove(self, running: Running) -> None:
+        try:
+            await running.remove()
+        except Exception as error:  # as above
+            log.warning("Run %s: %s could not be removed: %s", self.run_id, running.identifier, error)
 
     async def _finish(self, final: State[Any]) -> None:
         """Everything else first: with the final state, log and labels are complete."""
         message = self._redact(final.message or "")
         final = final.model_copy(update={"message": message})
         bad = not (final.is_completed() or final.is_cancelled())
-        cause = message.partition("\n")[0]  # the last lines stand above it in the log already
+        cause = message.partition(outcome.LAST_LINES_FOLLOW)[0]  # those lines stand above it in the log already
         self.say(f"{final.name}: {cause}", logging.ERROR if bad else logging.INFO)
         await self._reporter.label(self._labels)
         await self._shipper.flush(self.run_id)

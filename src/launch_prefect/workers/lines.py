@@ -71,4 +71,9 @@ def _cut(line: bytes) -> tuple[bytes, bytes]:
 def _decode(line: bytes) -> str:
     # A terminal shows what follows the last carriage return: the newest state of a progress bar.
     line = line.rstrip(b"\r").rpartition(b"\r")[2]
-    return line.decode("utf-8", errors="replace").replace("\x00", "\u2400")
+    return storable(line.decode("utf-8", errors="replace"))
+
+
+def storable(text: str) -> str:
+    """The text without what no request and no database holds: lone surrogates (a file's name may have them) and NUL."""
+    return text.encode("utf-8", errors="replace").decode().replace("\x00", "\u2400")

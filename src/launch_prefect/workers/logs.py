@@ -16,6 +16,7 @@ from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId, LogFil
 from prefect.client.schemas.sorting import LogSort
 from prefect.logging import get_logger
 
+from launch_prefect.workers.lines import storable
 from launch_prefect.workers.reporting import until_answered
 
 BATCH_RECORDS = 1000
@@ -90,6 +91,7 @@ class LogShipper:
         self._added.set()
 
     def _append(self, run_id: UUID, name: str, level: int, message: str, at: datetime) -> None:
+        message = storable(message)
         last = self._waiting[-1] if self._waiting else None
         size = len(message) * 2 + 200
         if (

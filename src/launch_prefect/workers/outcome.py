@@ -14,6 +14,7 @@ from launch_prefect.workers.running import Exit
 
 MESSAGE_LIMIT = 2000
 LAST_LINES = 5
+LAST_LINES_FOLLOW = "\nLast lines:\n"
 
 
 class Stopped(Enum):
@@ -109,4 +110,4 @@ def _message(what: str, last_lines: Sequence[str]) -> str:
     if not lines:
         return what.strip()
     shown = "\n".join(line[:300] for line in lines)
-    return f"{what.strip()}\nLast lines:\n{shown}"[:MESSAGE_LIMIT]
+    return f"{what.strip()}{LAST_LINES_FOLLOW}{shown}"[:MESSAGE_LIMIT]

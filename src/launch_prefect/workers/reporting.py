@@ -14,6 +14,8 @@ from prefect.logging import get_logger
 from prefect.utilities.engine import propose_state
 from tenacity import AsyncRetrying, retry_if_exception, wait_exponential_jitter
 
+from launch_prefect.workers.lines import storable
+
 log = get_logger("launch.reporting")
 T = TypeVar("T")
 
@@ -69,6 +71,7 @@ class Reporter:
             where the run has been deleted.
         """
         in_doubt = False
+        state = state.model_copy(update={"message": storable(state.message)}) if state.message else state
 
         async def attempt() -> State[Any] | None:
             nonlocal in_doubt

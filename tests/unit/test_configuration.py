@@ -8,7 +8,7 @@ import pytest
 from launch_prefect.errors import InvalidInput
 from launch_prefect.queues.pools import template_for
 from launch_prefect.spec import QueueSpec
-from launch_prefect.workers.configuration import merged_variables, secret_names
+from launch_prefect.workers.configuration import LaunchJobConfiguration, merged_variables, secret_names, with_macros
 from launch_prefect.workers.docker import DockerLaunchJobConfiguration
 from launch_prefect.workers.process import ProcessLaunchJobConfiguration
 
@@ -135,3 +135,33 @@ def test_a_queue_s_defaults_are_refused_early_by_their_path(resource_config, wor
     with pytest.raises(InvalidInput) as error:
         template(**resource_config)
     assert all(word in str(error.value) for word in words), error.value
+
+
+def test_resource_configuration_takes_the_run_macros() -> None:
+    configuration = LaunchJobConfiguration(
+        name="train-${run_name}",
+        labels={"run": "${run_id}", "price": "$${5}"},
+        env={"A": "${run_id}"},
+        command="x ${args}",
+    )
+    filled = with_macros(configuration, {"run_id": "17", "run_name": "fox"})
+    assert filled.name == "train-fox"
+    assert filled.labels == {"run": "17", "price": "${5}"}
+    assert (filled.env, filled.command) == ({"A": "${run_id}"}, "x ${args}"), "these are filled with the run's config"
+    with pytest.raises(InvalidInput, match="nothing"):
+        with_macros(LaunchJobConfiguration(name="${nothing}"), {})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"resources": {"memory": "much"}}, "memory"),
+        ({"resources": {"memry": "1Gi"}}, "memory"),
+        ({"name": "${run_nam}"}, "run_name"),
+        ({"volumes": "/a:/b"}, "volumes"),
+        ({"volume": ["/a:/b"]}, "volumes"),
+    ],
+)
+def test_a_queue_with_a_wrong_resource_configuration_is_refused(wrong: dict, says: str) -> None:
+    with pytest.raises(InvalidInput, match=says):
+        template_for(QueueSpec(queue_name="q", target="docker", resource_config=wrong))

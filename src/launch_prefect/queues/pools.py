@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import httpx
@@ -16,7 +16,7 @@ from prefect.workers.base import BaseWorker
 
 from launch_prefect import naming
 from launch_prefect.errors import InvalidInput, NotFound
-from launch_prefect.spec import QueueSpec
+from launch_prefect.spec import QueueSpec, Resources, macros
 from launch_prefect.spec.base import nearest
 
 
@@ -49,11 +49,23 @@ def template_for(spec: QueueSpec) -> dict[str, Any]:
     return template
 
 
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(item)
+
+
 def _check_variable(name: str, value: Any, variables: Mapping[str, Any]) -> None:
+    if name == "resources":
+        Resources.parse(value, what="resource_config.resources")
     schema = {**variables["properties"][name], "$defs": variables.get("$defs", {})}
     for error in Draft202012Validator(schema).iter_errors(value):
         where = ".".join(["resource_config", name, *map(str, error.absolute_path)])
         raise InvalidInput(f"{where}: {error.message}.")
+    of_run = name in ("command", "env")  # these may name the run's config; the rest is the same for every run
+    macros.check(list(_texts(value)), None if of_run else (), where=f"resource_config.{name}", args=of_run)
 
 
 async def create(client: PrefectClient, spec: QueueSpec) -> WorkPool:

@@ -74,11 +74,7 @@ def read_stat(pid: int) -> Stat | None:
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
     except OSError:
         return None
-    return (
-        Stat(fields[0].decode(), int(fields[1]), int(fields[3]), int(fields[19]))
-        if len(fields) > 19
-        else None
-    )
+    return Stat(fields[0].decode(), int(fields[1]), int(fields[3]), int(fields[19])) if len(fields) > 19 else None
 
 
 def start_time(pid: int) -> int:

@@ -32,7 +32,7 @@ from launch_prefect.errors import InvalidInput, LaunchError
 from launch_prefect.settings import LaunchSettings, get_settings
 from launch_prefect.workers import _prefect, outcome
 from launch_prefect.workers.attempt import Attempt, environment_from, source_from, words_from
-from launch_prefect.workers.configuration import LaunchJobConfiguration, merged_variables, secret_names
+from launch_prefect.workers.configuration import LaunchJobConfiguration, merged_variables, secret_names, with_macros
 from launch_prefect.workers.events import PoolEvents
 from launch_prefect.workers.lifecycle import Lifecycle, Say
 from launch_prefect.workers.logs import LogShipper, now
@@ -333,7 +333,9 @@ class _Bound:
         return await self._worker.prepare(attempt, self._configuration, say, on_build)
 
     async def start(self, attempt: Attempt, prepared: Any) -> Running:
-        return await self._worker.start_attempt(attempt, self._configuration, prepared)
+        image = str(self._worker.facts(attempt, prepared).get("launch.image", ""))
+        configuration = with_macros(self._configuration, attempt.macro_values(image))
+        return await self._worker.start_attempt(attempt, configuration, prepared)
 
     def facts(self, attempt: Attempt, prepared: Any) -> dict[str, Any]:
         return self._worker.facts(attempt, prepared)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from prefect.client.orchestration import PrefectClient
 from prefect.utilities.collections import deep_merge
 from prefect.workers.base import BaseJobConfiguration
 from pydantic import Field, field_validator
 
-from launch_prefect.spec import Resources
+from launch_prefect.spec import Resources, macros
 
+C = TypeVar("C", bound="LaunchJobConfiguration")
 _BLOCK = "prefect.blocks."
 
 
@@ -79,6 +80,31 @@ class LaunchJobConfiguration(BaseJobConfiguration):
             for name, value in values.items()
         }
         return await super().from_template_and_values(base_job_template, merged, client=client)
+
+
+def with_macros(configuration: C, values: Mapping[str, str]) -> C:
+    """A configuration with the run macros of its resource configuration filled.
+
+    Args:
+        configuration: The configuration; its command and environment are filled elsewhere, with the run's config.
+        values: Values of the run macros.
+
+    Raises:
+        InvalidInput: A macro is unknown or not well formed.
+    """
+    names = type(configuration).model_fields.keys() - {"command", "env", "source"}
+    filled = {name: _filled(getattr(configuration, name), values) for name in names}
+    return configuration.model_copy(update=filled)
+
+
+def _filled(value: Any, values: Mapping[str, str]) -> Any:
+    if isinstance(value, str):
+        return macros.fill(value, values)
+    if isinstance(value, list):
+        return [_filled(item, values) for item in value]
+    if isinstance(value, dict):
+        return {key: _filled(item, values) for key, item in value.items()}
+    return value
 
 
 def merged_variables(deployment: Mapping[str, Any] | None, run: Mapping[str, Any] | None) -> dict[str, Any]:

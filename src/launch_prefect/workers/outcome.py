@@ -93,8 +93,8 @@ _SIGNAL_MENDS = {
 def _code_mend(code: int) -> str:
     # The shell's and Docker's own codes: https://tldp.org/LDP/abs/html/exitcodes.html
     return {
-        126: " The command is not executable.",
-        127: " A program of the command was not found.",
+        126: " The command is not executable. Make it executable, or name its interpreter first.",
+        127: " A program of the command was not found. Correct the command, or use an image that contains it.",
     }.get(code, "")
 
 

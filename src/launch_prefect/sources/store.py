@@ -110,6 +110,7 @@ class CodeStore:
                 self._answering(),
                 self._fs.open(self._path(digest), "rb") as file,
                 tarfile.open(fileobj=file, mode="r:gz") as tar,
+                needing_space(into.parent),  # which reading the store does not
             ):
                 tar.extractall(into, filter=_only_files)  # noqa: S202 - filtered
         except FileNotFoundError:

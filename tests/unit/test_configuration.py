@@ -125,7 +125,7 @@ def test_nothing_is_secret_where_nothing_comes_from_a_block():
 @pytest.mark.parametrize(
     ("resource_config", "words"),
     [
-        ({"resources": {"cpu": -1}}, ["resource_config.resources.cpu", "-1"]),
+        ({"resources": {"cpu": -1}}, ["resource_config.resources", "cpu", "-1"]),
         ({"resources": {"gpus": 1}}, ["resource_config.resources", "gpus"]),
         ({"volumes": "x:/y"}, ["resource_config.volumes", "x:/y"]),
         ({"volume": ["x:/y"]}, ["resource_config.volume", "did you mean 'volumes'"]),

@@ -103,6 +103,18 @@ def tiny_image(docker_engine: DockerClient) -> str:
         missing(str(error))
 
 
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[str]:
+    """Address of the API of a real Prefect server on a PostgreSQL of its own; no agent serves it."""
+    from tests.e2e.system import System
+
+    def command(home: Path, port: int) -> list[str]:
+        return [sys.executable, str(TESTBED / "up_driver.py"), str(home), "--port", str(port)]
+
+    with System(command=command) as system:
+        yield system.api_url
+
+
 @pytest.fixture
 def launch_home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder of its own for everything that launch-prefect keeps on a machine.

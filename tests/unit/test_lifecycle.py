@@ -30,7 +30,7 @@ class Reporter:
         self.events = events
         self.answers = {}
 
-    async def propose(self, state):
+    async def propose(self, state, *, force=False):
         await asyncio.sleep(0)
         self.events.append(("state", state))
         return self.answers.get(state.type, state)
@@ -492,3 +492,12 @@ async def test_an_agent_that_is_killed_leaves_nothing_unwatched():
         await task
     assert "stop" in kinds(it)
     assert "remove" in kinds(it)
+
+
+async def test_a_cancel_that_comes_while_it_ends_by_itself_ends_cancelled():
+    it = make()
+    it.reporter.answers[StateType.COMPLETED] = Cancelling()
+    await carried_out(it)
+    last = [state for kind, state in it.events if kind == "state"][-2:]
+    assert [state.type for state in last] == [StateType.COMPLETED, StateType.CANCELLED]
+    assert last[-1].message == "Exit code 0."

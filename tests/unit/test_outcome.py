@@ -81,10 +81,10 @@ def test_a_signal_is_read_from_the_exit_code(code, number):
 
 
 def test_stops_end_as_what_was_asked():
-    cancelled = of_stop(Stopped.CANCELLED, detail="It ended with exit code 143.")
+    cancelled = of_stop(Stopped.CANCELLED, exit_code=143)
     assert cancelled.is_cancelled()
     assert cancelled.message == "Cancelled on request. It ended with exit code 143."
-    assert of_stop(Stopped.CANCELLED).message == "Cancelled on request."
+    assert of_stop(Stopped.CANCELLED, started=False).message == "Cancelled on request. It had not started."
 
     late = of_stop(Stopped.TIMED_OUT, timeout=1.5)
     assert late.is_failed()
@@ -95,6 +95,7 @@ def test_stops_end_as_what_was_asked():
     left = of_stop(Stopped.AGENT)
     assert left.is_cancelled()
     assert "agent was stopped" in left.message
+    assert of_stop(Stopped.AGENT, started=False).is_scheduled(), "it goes back into its queue"
 
 
 FAILED = (

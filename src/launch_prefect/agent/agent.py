@@ -18,6 +18,7 @@ from launch_prefect.client.api import api_url, connect
 from launch_prefect.errors import InvalidInput, Unreachable
 from launch_prefect.queues import pools
 from launch_prefect.server.connect import using_api
+from launch_prefect.workers.base import LaunchWorker
 
 log = get_logger("launch.agent")
 
@@ -30,6 +31,8 @@ async def run_agent(
     ready: Callable[[], None] = lambda: None,
 ) -> None:
     """Serve queues until SIGINT or SIGTERM; runs in progress are then stopped and reported Cancelled.
+
+    What was taken but not started goes back into its queue. A second signal kills without grace.
 
     Waits for a Prefect server that is away.
 
@@ -56,8 +59,16 @@ async def _serve_all(queues: Sequence[tuple[str, str]], max_jobs: int | None, re
     workers = [await _worker(queue, worker, max_jobs) for queue, worker in queues]
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        if stopping.is_set():
+            log.warning("Asked to stop again: runs in progress are killed")
+            for worker in workers:
+                worker.hurry()
+        stopping.set()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopping.set)
+        loop.add_signal_handler(number, on_signal)
     try:
         async with anyio.create_task_group() as tasks:
             waiting = [asyncio.Event() for _ in workers]
@@ -94,7 +105,7 @@ async def _serve(worker: BaseWorker[Any, Any, Any], served: asyncio.Event) -> No
             await worker.start(printer=printer)
 
 
-async def _worker(queue: str, name: str, max_jobs: int | None) -> BaseWorker[Any, Any, Any]:
+async def _worker(queue: str, name: str, max_jobs: int | None) -> LaunchWorker[Any, Any, Any]:
     async for attempt in AsyncRetrying(
         retry=retry_if_exception_type(Unreachable), wait=wait_exponential_jitter(initial=0.2, max=5)
     ):
@@ -102,7 +113,7 @@ async def _worker(queue: str, name: str, max_jobs: int | None) -> BaseWorker[Any
             async with connect() as client:
                 pool = await pools.read(client, queue)
     kind = BaseWorker.get_worker_class_from_type(pool.type)
-    if kind is None:
+    if kind is None or not issubclass(kind, LaunchWorker):
         target = naming.target_of(pool.type)
         raise InvalidInput(
             f"The target {target!r} of queue {queue!r} is not installed here.",

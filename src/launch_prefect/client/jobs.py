@@ -168,6 +168,10 @@ class Job:
         self._deployed[queue] = (spec, deployment)
         return deployment
 
+    def is_deployed(self, queue: str) -> bool:
+        """Whether this object has made its deployment on a queue."""
+        return queue in self._deployed
+
     def forget_deployment(self, queue: str) -> None:
         """Ask again next time: the deployment this object knew is gone."""
         self._deployed.pop(queue, None)

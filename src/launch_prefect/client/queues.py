@@ -290,11 +290,16 @@ class Queue:
         *,
         again: bool = True,
     ) -> FlowRun:
+        known = job.is_deployed(self.name)
         deployment = await job.adeploy(client, self.name)
         variables = _run_variables(job.spec, resources)
         try:
             return await client.create_flow_run_from_deployment(
-                deployment, parameters=dict(config), name=name, job_variables=variables
+                deployment,
+                # All of them, so that a later change of the job's defaults does not touch this run.
+                parameters={**(job.spec.config or {}), **config},
+                name=name,
+                job_variables=variables,
             )
         except ObjectNotFound:
             if not again:
@@ -303,6 +308,9 @@ class Queue:
             return await self._create_run(client, job, config, resources, name, again=False)
         except httpx.HTTPStatusError as error:
             if error.response.status_code in (409, 422):
+                if again and known:  # somebody else may have changed the deployment since
+                    job.forget_deployment(self.name)
+                    return await self._create_run(client, job, config, resources, name, again=False)
                 raise InvalidInput(f"The server refuses the run: {_detail(error)}") from None
             raise
 

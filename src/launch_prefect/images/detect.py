@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import reprlib
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import Version
@@ -15,6 +16,7 @@ from packaging.version import Version
 from launch_prefect.errors import InvalidInput, NotFound
 
 Kind = Literal["uv", "pyproject", "requirements", "none"]
+Value = TypeVar("Value", dict[str, Any], list[str], str)
 
 _INCLUDE = re.compile(r"^(?:-r|-c|--requirement|--constraint)(?:\s+|=|(?<=-[rc]))(?P<file>\S+)")
 _LOCAL = re.compile(r"^(?:(?:-e|--editable)(?:\s+|=))?(?:file:|/|\.\.?(?:/|$|\[))|^(?:-e|--editable)(?!.*://)")
@@ -63,11 +65,12 @@ def detect(folder: Path) -> Environment:
 def _dependencies(folder: Path, project: Mapping[str, Any] | None) -> tuple[Kind, str, dict[str, bytes]]:
     if project is not None and (folder / "uv.lock").is_file():
         return "uv", "uv.lock found", _locked_files(folder, project)
-    table = project.get("project") if project is not None else None
+    table = _table(project or {}, "project")
     has_requirements = (folder / "requirements.txt").is_file()
     # One that only holds settings of tools, or leaves its dependencies to requirements.txt, decides nothing.
     if table is not None and not (has_requirements and "dependencies" not in table):
-        if table.get("dependencies") or "dependencies" in table.get("dynamic", []):
+        dynamic = _value(table, "project", "dynamic", list, '["dependencies"]') or []
+        if _value(table, "project", "dependencies", list, '["numpy>=2"]') or "dependencies" in dynamic:
             content = (folder / "pyproject.toml").read_bytes()
             return "pyproject", "pyproject.toml found", {"pyproject.toml": content}
         return "none", "pyproject.toml names no dependencies", {}
@@ -88,10 +91,62 @@ def _read_project(file: Path) -> Mapping[str, Any] | None:
 def _locked_files(folder: Path, project: Mapping[str, Any]) -> dict[str, bytes]:
     """The lock and every `pyproject.toml` of the workspace, all of which uv reads."""
     files = {"uv.lock", "pyproject.toml"}
-    for pattern in project.get("tool", {}).get("uv", {}).get("workspace", {}).get("members", []):
+    for pattern in _workspace_members(project):
         members = (member / "pyproject.toml" for member in folder.glob(pattern))
         files |= {file.relative_to(folder).as_posix() for file in members if file.is_file()}
     return {name: (folder / name).read_bytes() for name in sorted(files)}
+
+
+def _workspace_members(project: Mapping[str, Any]) -> list[str]:
+    table: Mapping[str, Any] = project
+    where = ""
+    for key in ("tool", "uv", "workspace"):
+        where = f"{where}.{key}".removeprefix(".")
+        table = _table(table, where) or {}
+    accepted = '["libs/*"], folders inside the job\'s folder'
+    patterns = _value(table, where, "members", list, accepted) or []
+    for pattern in patterns:
+        try:
+            fits = ".." not in Path(pattern).parts and [*Path("/nowhere").glob(pattern)] == []
+        except (ValueError, NotImplementedError):  # an absolute path, none at all, `**` within a name
+            fits = False
+        if not fits:
+            raise _not_accepted(f"{where}.members", pattern, accepted)
+    return patterns
+
+
+def _table(outer: Mapping[str, Any], where: str) -> dict[str, Any] | None:
+    """The table of a dotted name, given the one that it is in."""
+    outer_name, _, key = where.rpartition(".")
+    return _value(outer, outer_name, key, dict, f"a table, [{where}]")
+
+
+def _value(table: Mapping[str, Any], where: str, key: str, kind: type[Value], accepted: str) -> Value | None:
+    """What `pyproject.toml` has under a key, checked; None where it has nothing.
+
+    Args:
+        table: The table that the key is in.
+        where: The table's dotted name, for messages.
+        key: The key.
+        kind: What it has to be; a list is one of texts.
+        accepted: What would be accepted, for messages.
+
+    Raises:
+        InvalidInput: It is something else.
+    """
+    value = table.get(key)
+    if value is None:
+        return None
+    fits = isinstance(value, kind) and (kind is not list or all(isinstance(item, str) for item in value))
+    if not fits:
+        raise _not_accepted(f"{where}.{key}".removeprefix("."), value, accepted)
+    return value
+
+
+def _not_accepted(key: str, value: object, accepted: str) -> InvalidInput:
+    return InvalidInput(
+        f"pyproject.toml: {key} cannot be {reprlib.repr(value)}.", mend=f"What is accepted there: {accepted}."
+    )
 
 
 def _requirements(folder: Path) -> dict[str, bytes]:
@@ -135,7 +190,8 @@ def _pinned_python(folder: Path) -> str | None:
 
 
 def _requires_python(project: Mapping[str, Any] | None) -> str | None:
-    text = (project or {}).get("project", {}).get("requires-python")
+    table = _table(project or {}, "project") or {}
+    text = _value(table, "project", "requires-python", str, '">=3.11", a text')
     if text is None:
         return None
     try:

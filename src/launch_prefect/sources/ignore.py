@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from pathspec import GitIgnoreSpec
@@ -18,8 +19,16 @@ NEVER_CODE = frozenset(
 )  # fmt: skip
 """Files and folders of these names are always left out."""
 
-SECRETS = frozenset({".env", ".netrc", ".aws", ".ssh", "id_rsa", "id_ed25519", "id_ecdsa", "id_dsa"})
-"""Files and folders of these names are always left out, and the person is told."""
+SECRETS = frozenset(
+    {
+        ".env", ".envrc", ".netrc", ".git-credentials", ".pypirc", ".npmrc", ".pgpass", ".aws", ".ssh", ".kube",
+        "id_rsa", "id_ed25519", "id_ecdsa", "id_dsa",
+    }
+)  # fmt: skip
+"""Files and folders of these names are left out unless `.launchignore` names them, and the person is told."""
+
+_PRIVATE_KEY = re.compile(rb"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----")
+_LOOKED_AT = 64 * 1024
 
 
 def is_never_code(path: Path) -> bool:
@@ -28,11 +37,26 @@ def is_never_code(path: Path) -> bool:
 
 
 def is_secret(path: Path) -> bool:
-    """Whether a file or folder holds credentials, judged by its name; a `.pem` file by its content."""
-    if path.name in SECRETS or path.name.startswith(".env."):
-        return True
-    # A certificate alone is public, and code may need it.
-    return path.suffix == ".pem" and path.is_file() and b"PRIVATE KEY" in path.read_bytes()
+    """Whether a file or folder holds credentials, judged by its name."""
+    return (
+        path.name in SECRETS
+        or path.name.startswith(".env.")
+        or (path.name == "config.json" and path.parent.name == ".docker")
+    )
+
+
+def holds_private_key(path: Path) -> bool:
+    """Whether a file's first 64 KiB hold the header of a private key, as Google's `service-account.json` does, too.
+
+    A `.pem` file is read whole: the key may follow many certificates. A certificate alone is public.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return _PRIVATE_KEY.search(file.read(-1 if path.suffix == ".pem" else _LOOKED_AT)) is not None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +67,7 @@ class IgnoreRules:
     """
 
     _launch: GitIgnoreSpec
+    _named: Mapping[str, GitIgnoreSpec]
     _docker: GitIgnoreSpec
     _git: tuple[tuple[str, GitIgnoreSpec], ...]
     can_return: bool
@@ -59,6 +84,7 @@ class IgnoreRules:
         docker = [_anchored(line) for line in _lines(root / ".dockerignore")]
         rules = cls(
             _launch=_spec(launch, root / ".launchignore"),
+            _named=_named(launch),
             _docker=_spec(docker, root / ".dockerignore"),
             _git=(),
             can_return=any(line.startswith("!") for line in [*launch, *docker]),
@@ -79,6 +105,15 @@ class IgnoreRules:
         if not lines:
             return self
         return dataclasses.replace(self, _git=((prefix, _spec(lines, folder / ".gitignore")), *self._git))
+
+    def wants_secret(self, path: str) -> bool:
+        """Whether `.launchignore` takes in a secret by its own name; `!*` or `!its-folder` does not.
+
+        Args:
+            path: Its path below the top; a folder's ends with `/`.
+        """
+        named = self._named.get(path.rstrip("/").rpartition("/")[2])
+        return named is not None and named.match_file(path) and self._launch.check_file(path).include is False
 
     def leave_out(self, path: str) -> bool:
         """Whether a path below the top is ignored; a folder's path ends with `/`."""
@@ -103,6 +138,15 @@ def _spec(lines: Iterable[str], file: Path) -> GitIgnoreSpec:
         return GitIgnoreSpec.from_lines(lines)
     except ValueError as error:
         raise InvalidInput(f"{file}: {error}") from None
+
+
+def _named(lines: Iterable[str]) -> dict[str, GitIgnoreSpec]:
+    """The lines `!path/name` by the name, without their `!`."""
+    named: dict[str, list[str]] = {}
+    for line in map(str.strip, lines):
+        if line.startswith("!"):
+            named.setdefault(line.rstrip("/").rpartition("/")[2].removeprefix("!"), []).append(line.removeprefix("!"))
+    return {name: GitIgnoreSpec.from_lines(patterns) for name, patterns in named.items()}
 
 
 def _anchored(line: str) -> str:

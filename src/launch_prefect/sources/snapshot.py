@@ -14,7 +14,7 @@ from typing import IO, BinaryIO, cast
 from launch_prefect.errors import InvalidInput, NotFound
 from launch_prefect.sources.content import Entry, HashingReader, describe, digest_of
 from launch_prefect.sources.disk import needing_space
-from launch_prefect.sources.ignore import IgnoreRules, is_never_code, is_secret
+from launch_prefect.sources.ignore import IgnoreRules, holds_private_key, is_never_code, is_secret
 from launch_prefect.sources.store import CodeStore
 
 Progress = Callable[[int, int], None]
@@ -28,7 +28,7 @@ class Snapshot:
         digest: `sha256:…` of paths, executable bits, contents and link targets.
         files: Number of files and links in it.
         size: Bytes of all files together.
-        left_out: Paths left out because they hold secrets or are no files (sockets, devices). What the ignore
+        left_out: Paths left out because they may hold secrets or are no files (sockets, devices). What the ignore
             files name, caches and virtual environments are not listed.
     """
 
@@ -115,13 +115,15 @@ def _find(root: Path) -> tuple[list[str], list[str]]:
             is_folder = item.is_dir() and not item.is_symlink()
             if is_never_code(item):
                 continue
-            if is_secret(item):
+            if is_secret(item) and not rules.wants_secret(path + "/" * is_folder):
                 left_out.append(path)
             elif is_folder:
                 if rules.can_return or not rules.leave_out(path + "/"):
                     walk(item, path + "/", rules.within(item, path + "/"))
             elif rules.leave_out(path):
                 continue
+            elif holds_private_key(item) and not rules.wants_secret(path):
+                left_out.append(path)
             elif item.is_symlink():
                 _check_link(root, item, path)
                 taken.append(path)

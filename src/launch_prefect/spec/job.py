@@ -7,6 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from launch_prefect.errors import InvalidInput
 from launch_prefect.spec import macros
 from launch_prefect.spec.base import Spec
 from launch_prefect.spec.inputs import check, schema_for
@@ -95,6 +96,11 @@ class JobSpec(Spec):
         if self.command is None and isinstance(self.source, CodeSource):
             raise ValueError("command: a job from a folder of code needs one, such as [python, train.py]")
         keys = list(self.config) if self.config is not None else None
+        if any("prefect.blocks." in word for word in self.command or ()):
+            raise InvalidInput(
+                "command: a block's value would be seen by everybody on the machine.",
+                mend="Put it into env, and read it from there.",
+            )
         macros.check(self.command or (), keys, where="command", args=True)
         macros.check(tuple(self.env.values()), keys, where="env")
         check(self.config or {}, self.input_schema)

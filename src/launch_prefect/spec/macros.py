@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import string
 from collections.abc import Mapping, Sequence
@@ -65,6 +66,11 @@ def check(texts: Sequence[str], config_keys: Sequence[str] | None, *, where: str
     """
     known = [*RUN_MACROS, *(["args"] if args else []), *(f"config.{key}" for key in config_keys or ())]
     for text in texts:
+        if re.search(r"\{\{\s*\$", text):
+            raise InvalidInput(
+                f"{where}: {text!r} would read the agent's environment.",
+                mend="A queue lists names that its jobs get in pass_env.",
+            )
         for match in _Template.pattern.finditer(text):  # type: ignore[attr-defined]
             if match["invalid"] is not None:
                 raise InvalidInput(

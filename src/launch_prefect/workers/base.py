@@ -5,10 +5,10 @@ from __future__ import annotations
 import abc
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import anyio
 from prefect.client.schemas.filters import (
@@ -42,6 +42,8 @@ from launch_prefect.workers.running import Running
 
 CHECK_SECONDS = 5
 """How often runs in progress are compared with the server, in one request, in case an event was lost."""
+REPORT_SECONDS = 30
+"""How long a worker that is being stopped waits for a server that is away, to report the runs it has ended."""
 REST_SECONDS = 0.1
 """Between two polls: a hundred events at once need no hundred polls, and the first is still served at once."""
 AHEAD = timedelta(seconds=15)
@@ -63,6 +65,7 @@ class LaunchWorker(BaseWorker[C, V, R], abc.ABC, Generic[C, V, R]):  # ABC: Pref
         super().__init__(*args, **kwargs)
         self.settings: LaunchSettings = get_settings()
         self._in_progress: dict[UUID, Lifecycle] = {}
+        self._token = uuid4().hex[:8]
         self._flow_names: dict[UUID, str] = {}
         self._dispatching = anyio.Lock()
         self._wake = anyio.Event()
@@ -108,16 +111,27 @@ class LaunchWorker(BaseWorker[C, V, R], abc.ABC, Generic[C, V, R]):  # ABC: Pref
         self._accepting = True
 
     async def teardown(self, *exc_info: Any) -> None:
-        """Stop the runs in progress, report them, and disconnect."""
+        """Stop the runs in progress, report them, and disconnect.
+
+        Processes first, however long their grace is; then their reports, for as long as a server that is away may be
+        waited for.
+        """
         self._accepting = False
         with anyio.CancelScope(shield=True):
-            for lifecycle in list(self._in_progress.values()):
+            for lifecycle in self._in_progress.values():
                 lifecycle.stop(Stopped.AGENT)
-            await _all_ended(self._runs)
+            for lifecycle in list(self._in_progress.values()):
+                await lifecycle.ended.wait()
+            await _all_ended(self._runs, within=REPORT_SECONDS)
             for task in self._services:
                 task.cancel()
             await _all_ended(self._services)
         await super().teardown(*exc_info)
+
+    def hurry(self) -> None:
+        """Kill the runs that are being stopped, without their grace."""
+        for lifecycle in self._in_progress.values():
+            self._spawn(lifecycle.kill(), self._services)
 
     def _spawn(self, work: Coroutine[Any, Any, None], among: set[asyncio.Task[None]]) -> None:
         """Run something beside the worker's own loops; a failure of it is a bug, and is logged."""
@@ -151,22 +165,28 @@ class LaunchWorker(BaseWorker[C, V, R], abc.ABC, Generic[C, V, R]):  # ABC: Pref
             return []
 
     async def _dispatch(self) -> list[FlowRun]:
-        if not _prefect.is_synced(self) or not self._accepting:
-            return []
         async with self._dispatching:  # one poll at a time: its Pending states count in the next
+            if not _prefect.is_synced(self) or not self._accepting:
+                return []
             entries = await self._due()
             _prefect.poll_seen(self, now())
             deployments = await self._deployments(entries)
-            taken = []
-            for entry in entries:
-                run = entry.flow_run
-                deployment = deployments.get(run.deployment_id) if run.deployment_id else None
-                if deployment is None or deployment.entrypoint is not None:
-                    await _prefect.submit_flow_job(self, entry)
-                elif not await self._take(run, deployment):
-                    continue
-                taken.append(run)
-            return taken
+            return [entry.flow_run for entry in entries if await self._dispatch_one(entry, deployments)]
+
+    async def _dispatch_one(self, entry: WorkerFlowRunResponse, deployments: dict[UUID, DeploymentResponse]) -> bool:
+        run = entry.flow_run
+        deployment = deployments.get(run.deployment_id) if run.deployment_id else None
+        if not self._accepting:
+            return False
+        if deployment is None or deployment.entrypoint is not None:
+            await _prefect.submit_flow_job(self, entry)
+            return True
+        if not _prefect.take_slot(self, run.id):
+            return False
+        # A task of its own: a poll that is cancelled must leave no run half taken.
+        taken: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._spawn(self._take(run, deployment, taken), self._runs)
+        return await asyncio.shield(taken)
 
     # Taking runs
 
@@ -218,24 +238,38 @@ class LaunchWorker(BaseWorker[C, V, R], abc.ABC, Generic[C, V, R]):  # ABC: Pref
         )
         return {deployment.id: deployment for deployment in found}
 
-    async def _take(self, run: FlowRun, deployment: DeploymentResponse) -> bool:
-        if not _prefect.take_slot(self, run.id):
-            return False
+    async def _take(self, run: FlowRun, deployment: DeploymentResponse, taken: asyncio.Future[bool]) -> None:
+        """One run from Pending to its final state.
+
+        Args:
+            run: The run.
+            deployment: Its deployment.
+            taken: Told whether it is this worker's, as soon as the server has said so.
+        """
         reporter = Reporter(self.client, run.id)
-        mine: State[Any] = Submitting(message=f"Taken by {self.name}.")
+        # The token tells two agents of one name apart.
+        mine: State[Any] = Submitting(message=f"Taken by {self.name} ({self._token}).")
         try:
             state = await reporter.propose(mine)
             if state is None or (state.name, state.message) != (mine.name, mine.message):
-                _prefect.free_slot(self, run.id)  # cancelled, deleted, or another agent was first
-                return False
-            lifecycle = await self._lifecycle(run, deployment, reporter)
+                return  # cancelled, deleted, or another agent was first
+            lifecycle = await until_answered(lambda: self._lifecycle(run, deployment, reporter))
+            self._in_progress[run.id] = lifecycle
+            if not self._accepting:
+                lifecycle.stop(Stopped.AGENT)
+            taken.set_result(True)
+            await lifecycle.run()
         except LaunchError as error:
             await reporter.propose(outcome.of_error(error))
+        except Exception as error:
+            log.exception("Run %s could not be taken", run.id)
+            await reporter.propose(outcome.of_bug(error))
+        finally:
+            if not taken.done():
+                taken.set_result(False)
+            self._in_progress.pop(run.id, None)
             _prefect.free_slot(self, run.id)
-            return False
-        self._in_progress[run.id] = lifecycle
-        self._spawn(self._carry_out(lifecycle), self._runs)
-        return True
+            self.wake()
 
     async def _lifecycle(self, run: FlowRun, deployment: DeploymentResponse, reporter: Reporter) -> Lifecycle:
         variables = merged_variables(deployment.job_variables, run.job_variables)
@@ -244,6 +278,11 @@ class LaunchWorker(BaseWorker[C, V, R], abc.ABC, Generic[C, V, R]):  # ABC: Pref
             configuration: LaunchJobConfiguration = await self.job_configuration.from_template_and_values(
                 template, variables, client=self.client
             )
+        except ObjectNotFound as error:
+            raise InvalidInput(
+                f"The job variables of this run name what does not exist: {error}.",
+                mend="Make the block or variable, or correct its name.",
+            ) from None
         except ValueError as error:  # pydantic's, or a block or variable that does not exist
             raise InvalidInput(
                 f"The job variables of this run can't be used: {error}.",
@@ -271,14 +310,6 @@ class LaunchWorker(BaseWorker[C, V, R], abc.ABC, Generic[C, V, R]):  # ABC: Pref
         assert self._shipper is not None  # noqa: S101 - made in setup
         return Lifecycle(attempt, _Bound(self, configuration), reporter, self._shipper)
 
-    async def _carry_out(self, lifecycle: Lifecycle) -> None:
-        try:
-            await lifecycle.run()
-        finally:
-            self._in_progress.pop(lifecycle.run_id, None)
-            _prefect.free_slot(self, lifecycle.run_id)
-            self.wake()
-
     # What serves all runs
 
     def wake(self) -> None:
@@ -303,13 +334,18 @@ class LaunchWorker(BaseWorker[C, V, R], abc.ABC, Generic[C, V, R]):  # ABC: Pref
         """Find cancelled and deleted runs whose event was lost."""
         while True:
             await anyio.sleep(CHECK_SECONDS)
-            for ids in batched_iterable(list(self._in_progress), 200):
-                runs = await until_answered(functools.partial(self._read, list(ids)))
-                live = {StateType.PENDING, StateType.RUNNING}
-                wanted = {run.id for run in runs if run.state is not None and run.state.type in live}
-                for run_id in set(ids) - wanted:
-                    if run_id in self._in_progress:
-                        self._in_progress[run_id].stop(Stopped.CANCELLED)
+            try:
+                for ids in batched_iterable(list(self._in_progress), 200):
+                    self._stop_all_but(ids, await until_answered(functools.partial(self._read, list(ids))))
+            except Exception:  # the next look may succeed
+                log.exception("Worker %r could not look at its runs", self.name)
+
+    def _stop_all_but(self, ids: Iterable[UUID], runs: Iterable[FlowRun]) -> None:
+        live = {StateType.PENDING, StateType.RUNNING}
+        wanted = {run.id for run in runs if run.state is not None and run.state.type in live}
+        for run_id in set(ids) - wanted:
+            if run_id in self._in_progress:
+                self._in_progress[run_id].stop(Stopped.CANCELLED)
 
     async def _read(self, ids: list[UUID]) -> list[FlowRun]:
         return await self.client.read_flow_runs(
@@ -317,9 +353,17 @@ class LaunchWorker(BaseWorker[C, V, R], abc.ABC, Generic[C, V, R]):  # ABC: Pref
         )
 
 
-async def _all_ended(tasks: set[asyncio.Task[None]]) -> None:
+async def _all_ended(tasks: set[asyncio.Task[None]], *, within: float | None = None) -> None:
+    """Wait for tasks, and for those they start; what has not ended in time is cancelled."""
+    deadline = None if within is None else anyio.current_time() + within
     while tasks:
-        await asyncio.wait(tasks)
+        left = None if deadline is None else max(0.0, deadline - anyio.current_time())
+        _, late = await asyncio.wait(set(tasks), timeout=left)
+        if late and left == 0:
+            log.error("%s runs could not be reported: the Prefect server is away", len(late))
+            for task in late:
+                task.cancel()
+            deadline = None
 
 
 class _Bound:

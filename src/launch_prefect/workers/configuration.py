@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Self, TypeVar
 
@@ -15,6 +16,9 @@ from pydantic import Field, field_validator
 from launch_prefect.spec import Resources, macros
 
 C = TypeVar("C", bound="LaunchJobConfiguration")
+# Prefect fills `{{ $NAME }}` from the environment of the process that fills the template: the agent's.
+_AGENT_ENVIRONMENT = re.compile(r"\{\{\s*\$")
+_SEEN_BY_ALL = {"command", "labels", "name", "source"}
 _BLOCK = "prefect.blocks."
 
 
@@ -69,6 +73,7 @@ class LaunchJobConfiguration(BaseJobConfiguration):
         """
         if "pass_env" in values:  # whoever submits must not choose what leaves the agent's environment
             raise ValueError("pass_env can be set on the queue alone")
+        _refuse_leaks(values)
         properties = base_job_template["variables"].get("properties", {})
         defaults = {
             name: schema["default"]
@@ -80,6 +85,17 @@ class LaunchJobConfiguration(BaseJobConfiguration):
             for name, value in values.items()
         }
         return await super().from_template_and_values(base_job_template, merged, client=client)
+
+
+def _refuse_leaks(values: Mapping[str, Any]) -> None:
+    for name, value in values.items():
+        text = json.dumps(value, default=str)
+        if _AGENT_ENVIRONMENT.search(text):
+            raise ValueError(
+                f"{name}: {{{{ $NAME }}}} would read the agent's environment; a queue's pass_env lists names"
+            )
+        if name in _SEEN_BY_ALL and _BLOCK in text:
+            raise ValueError(f"{name}: a block's value would be seen by everybody there; put it into env")
 
 
 def with_macros(configuration: C, values: Mapping[str, str]) -> C:

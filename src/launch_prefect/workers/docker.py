@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any, cast
 
 from docker import DockerClient
 from docker.models.containers import Container
-from docker.types import DeviceRequest
+from docker.types import DeviceRequest, LogConfig
 from prefect_docker.worker import DockerWorker, DockerWorkerJobConfiguration, DockerWorkerResult
 from pydantic import Field, PrivateAttr
 
@@ -20,10 +21,18 @@ from launch_prefect.workers.attempt import Attempt
 from launch_prefect.workers.base import LaunchWorker
 from launch_prefect.workers.configuration import LaunchJobConfiguration
 from launch_prefect.workers.container import RunningContainer, engine_address, unreachable
+from launch_prefect.workers.engine_log import LOST
 from launch_prefect.workers.lifecycle import Say
 from launch_prefect.workers.threads import in_thread
 
 OUTPUT_DIR = "/launch/outputs"
+# The log is read from the engine: framed by stream, and complete, whatever its daemon.json says of rotation.
+_OURS = {
+    "tty": False,
+    "log_config": LogConfig(
+        type=LogConfig.types.JSON, config={"max-size": "1000g", "max-file": "1", "compress": "false"}
+    ),
+}
 
 
 class DockerLaunchJobConfiguration(LaunchJobConfiguration, DockerWorkerJobConfiguration):
@@ -98,8 +107,8 @@ class DockerLaunchWorker(LaunchWorker[DockerLaunchJobConfiguration, Any, DockerW
         configuration.volumes = [*configuration.volumes, f"{output}:{OUTPUT_DIR}"]
         configuration.auto_remove = False
         settings = _prefect.container_settings(self, client, configuration)
-        settings |= _limits(attempt) | {"command": attempt.words(prepared), "init": configuration.init}
-        return RunningContainer(client, await in_thread(_start, client, settings, attempt))
+        settings |= _limits(attempt) | _OURS | {"command": attempt.words(prepared), "init": configuration.init}
+        return RunningContainer(client, await in_thread(_start, client, settings, configuration.networks[1:], attempt))
 
     def facts(self, attempt: Attempt, prepared: str) -> dict[str, Any]:
         """The image's id, and where its outputs are."""
@@ -139,24 +148,40 @@ def _limits(attempt: Attempt) -> dict[str, Any]:
     return limits
 
 
-def _start(client: DockerClient, settings: dict[str, Any], attempt: Attempt) -> Container:
+def _start(client: DockerClient, settings: dict[str, Any], networks: Sequence[str], attempt: Attempt) -> Container:
+    """Create and start a container; whatever fails, none is left."""
     try:
-        container = client.containers.create(**settings)
+        container = _create(client, settings, attempt)
+        for name in networks:
+            client.networks.get(name).connect(container)
+        container.start()
     except dockerpy.NotFound as error:
+        _discard(client, settings["name"])
         raise InvalidInput(f"The container could not be created: {error.explanation}.") from None
+    except dockerpy.APIError as error:
+        _discard(client, settings["name"])
+        raise _start_error(error, attempt) from None
+    except LOST:
+        _discard(client, settings["name"])
+        raise unreachable(engine_address(client)) from None
+    return container
+
+
+def _create(client: DockerClient, settings: dict[str, Any], attempt: Attempt) -> Container:
+    try:
+        return client.containers.create(**settings)
     except dockerpy.APIError as error:
         if error.status_code == 400:
             raise InvalidInput(
                 f"The Docker engine refuses the run's settings: {error.explanation}.",
                 mend="Correct the resource configuration, or give the job a command if its image has none.",
             ) from None
-        raise _start_error(error, attempt) from None
-    try:
-        container.start()
-    except dockerpy.APIError as error:
-        container.remove(force=True, v=True)
-        raise _start_error(error, attempt) from None
-    return container
+        raise
+
+
+def _discard(client: DockerClient, name: str) -> None:
+    with suppress(dockerpy.APIError, *LOST):
+        client.api.remove_container(name, force=True, v=True)
 
 
 def _start_error(error: dockerpy.APIError, attempt: Attempt) -> StartFailed:

@@ -14,9 +14,9 @@ from typing import Any, Protocol
 from uuid import UUID
 
 import anyio
-from prefect.client.schemas.objects import State
+from prefect.client.schemas.objects import State, StateType
 from prefect.logging import get_logger
-from prefect.states import Crashed, Pending
+from prefect.states import Cancelled, Pending
 from prefect.states import Running as RunningState
 
 from launch_prefect.errors import DiskFull, LaunchError
@@ -75,6 +75,8 @@ class Lifecycle:
         self._shipper = shipper
         self._redact = Redactor(attempt.secrets)
         self._stop = anyio.Event()
+        self._running: Running | None = None
+        self.ended = anyio.Event()
         self._why: Stopped | None = None
         self._last_lines: deque[str] = deque(maxlen=outcome.LAST_LINES)
         self._labels: dict[str, Any] = {"launch.agent": attempt.agent, "launch.attempt": attempt.number}
@@ -90,6 +92,11 @@ class Lifecycle:
             self._why = why
             self._stop.set()
 
+    async def kill(self) -> None:
+        """End what runs at once, without the grace of the stop that was asked for."""
+        if self._running is not None and not self.ended.is_set():
+            await self._end(self._running, grace=0)
+
     async def run(self) -> None:
         """Carry it out to its final state. Raises nothing but cancellation."""
         try:
@@ -101,9 +108,9 @@ class Lifecycle:
             final = outcome.of_error(_disk_error(error))
         except Exception as error:
             log.exception("Run %s: the agent failed", self.run_id)
-            final = Crashed(
-                message=f"The agent failed: {type(error).__name__}: {error}. This is a bug; please report it."
-            )
+            final = outcome.of_bug(error)
+        finally:
+            self.ended.set()
         with anyio.CancelScope(shield=True):
             await self._clean()
             await self._finish(final)
@@ -111,10 +118,11 @@ class Lifecycle:
     async def _carry_out(self) -> State[Any]:
         prepared = await self._unless_stopped(lambda: self._target.prepare(self.attempt, self.say, self._on_build))
         if self._why is not None:
-            return outcome.of_stop(self._why, detail="It had not started.")
+            return outcome.of_stop(self._why, started=False)
         self._labels |= self._target.facts(self.attempt, prepared)
         with anyio.CancelScope(shield=True):  # between start and watching nothing may be lost
             running = await self._target.start(self.attempt, prepared)
+        self._running = running
         try:
             return await self._watch(running)
         except BaseException:  # whatever happened to the watching: nothing runs on unwatched
@@ -152,18 +160,18 @@ class Lifecycle:
 
     async def _watch(self, running: Running) -> State[Any]:
         self.say(f"Started as {running.identifier}.")
-        state = await self._reporter.propose(RunningState(message=f"Runs as {running.identifier}."))
-        if state is None or not state.is_running():
-            self.stop(Stopped.CANCELLED)
         ended = anyio.Event()
         stopped: list[str] = []
         end: Exit | None = None
         failure: Exception | None = None
         async with anyio.create_task_group() as tasks:
+            # Beside the watching, which must not wait for a server that is away.
+            tasks.start_soon(self._report_running, running)
             tasks.start_soon(self._stop_running, running, ended, stopped)
             try:
                 await self._pump(running)
                 end = await running.wait()
+                self.ended.set()
             except Exception as error:  # out of the group as itself, not wrapped in one
                 failure = error
             ended.set()
@@ -174,10 +182,13 @@ class Lifecycle:
         if end.note:
             self.say(end.note, logging.WARNING)
         if self._why is not None and stopped:
-            return outcome.of_stop(
-                self._why, timeout=self.attempt.timeout, detail=f"It ended with exit code {end.code}."
-            )
+            return outcome.of_stop(self._why, timeout=self.attempt.timeout, exit_code=end.code)
         return outcome.of_exit(end, tuple(self._last_lines), memory=self.attempt.resources.memory)
+
+    async def _report_running(self, running: Running) -> None:
+        state = await self._reporter.propose(RunningState(message=f"Runs as {running.identifier}."))
+        if state is None or not state.is_running():
+            self.stop(Stopped.CANCELLED)
 
     async def _stop_running(self, running: Running, ended: anyio.Event, stopped: list[str]) -> None:
         """Wait for a stop, the time-out or the end, whatever comes first."""
@@ -202,9 +213,9 @@ class Lifecycle:
                 await self._end(running)
             tasks.cancel_scope.cancel()
 
-    async def _end(self, running: Running) -> None:
+    async def _end(self, running: Running, *, grace: float | None = None) -> None:
         try:
-            await running.stop(self.attempt.stop_grace)
+            await running.stop(self.attempt.stop_grace if grace is None else grace)
         except LaunchError as error:  # the watching side learns, and reports, what has become of it
             self.say(f"It could not be stopped: {error}", logging.ERROR)
 
@@ -248,12 +259,16 @@ class Lifecycle:
         """Everything else first: with the final state, log and labels are complete."""
         message = self._redact(final.message or "")
         final = final.model_copy(update={"message": message})
-        bad = not (final.is_completed() or final.is_cancelled())
+        bad = final.is_failed() or final.is_crashed()
         cause = message.partition(outcome.LAST_LINES_FOLLOW)[0]  # those lines stand above it in the log already
         self.say(f"{final.name}: {cause}", logging.ERROR if bad else logging.INFO)
         await self._reporter.label(self._labels)
         await self._shipper.flush(self.run_id)
-        await self._reporter.propose(final)
+        given_back = final.is_scheduled()
+        state = await self._reporter.propose(final, force=given_back)
+        if state is not None and state.type == StateType.CANCELLING:
+            # Asked for while it ended by itself: the server takes no other end than Cancelled now.
+            await self._reporter.propose(Cancelled(message=message))
 
 
 def _disk_error(error: OSError) -> LaunchError:

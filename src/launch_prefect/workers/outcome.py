@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from enum import Enum
 
 from prefect.client.schemas.objects import State
-from prefect.states import Cancelled, Completed, Crashed, Failed
+from prefect.states import Cancelled, Completed, Crashed, Failed, Scheduled
 
 from launch_prefect.errors import Ending, LaunchError
 from launch_prefect.workers.running import Exit
@@ -52,24 +52,38 @@ def of_exit(end: Exit, last_lines: Sequence[str], *, memory: str | None = None) 
     return Failed(message=_message(f"Exit code {end.code}.{_code_mend(end.code)}", last_lines))
 
 
-def of_stop(why: Stopped, *, timeout: float | None = None, detail: str = "") -> State[None]:
+def of_stop(
+    why: Stopped, *, timeout: float | None = None, exit_code: int | None = None, started: bool = True
+) -> State[None]:
     """The state of a run that the agent stopped.
 
     Args:
         why: The reason.
         timeout: The run's time-out in seconds.
-        detail: How it took the stop, for the message.
+        exit_code: How it took the stop.
+        started: Whether anything of it had been started.
+
+    Returns:
+        Its final state; Scheduled for what an agent that is stopped had not started: it goes back into its queue.
     """
+    how = f" It ended with exit code {exit_code}." if started else " It had not started."
     match why:
         case Stopped.CANCELLED:
-            return Cancelled(message=f"Cancelled on request. {detail}".strip())
+            return Cancelled(message=f"Cancelled on request.{how}")
         case Stopped.TIMED_OUT:
             return Failed(
                 name="TimedOut",
-                message=f"Stopped after its time-out of {timeout:g} s. Raise `timeout` if it needs longer. {detail}",
+                message=f"Stopped after its time-out of {timeout:g} s. Raise `timeout` if it needs longer.{how}",
             )
+        case Stopped.AGENT if started:
+            return Cancelled(message=f"Its agent was stopped, and the run with it.{how}")
         case Stopped.AGENT:
-            return Cancelled(message=f"Its agent was stopped, and the run with it. {detail}".strip())
+            return Scheduled(message="Back in its queue: its agent was stopped before it had started.")
+
+
+def of_bug(error: Exception) -> State[None]:
+    """The state of a run that the agent failed."""
+    return Crashed(message=f"The agent failed: {type(error).__name__}: {error}. This is a bug; please report it.")
 
 
 def of_error(error: LaunchError) -> State[None]:

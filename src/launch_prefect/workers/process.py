@@ -103,16 +103,25 @@ class ProcessLaunchWorker(
 
 def _machine_environment(environment: ProcessEnvironment, code: Path, temporary: Path) -> dict[str, str]:
     """What a program needs to run on this machine at all; nothing of the agent's own environment."""
-    user = pwd.getpwuid(os.getuid())
+    home, user = _user()
     paths = [runtime_folder(), *([code / "src"] if (code / "src").is_dir() else [])]
     return {
         "PATH": f"{environment.bin}:{SYSTEM_PATH}",
         "VIRTUAL_ENV": str(environment.path),
         "PYTHONPATH": os.pathsep.join(map(str, paths)),
         "PYTHONUNBUFFERED": "1",
-        "HOME": user.pw_dir,
-        "USER": user.pw_name,
-        "LOGNAME": user.pw_name,
+        "HOME": home,
+        "USER": user,
+        "LOGNAME": user,
         "LANG": "C.UTF-8",
         "TMPDIR": str(temporary),
     }
+
+
+def _user() -> tuple[str, str]:
+    """Home folder and name of the agent's user; in a container it may have no entry."""
+    try:
+        entry = pwd.getpwuid(os.getuid())
+    except KeyError:
+        return "/tmp", str(os.getuid())  # noqa: S108 - a home that every user can write to
+    return entry.pw_dir, entry.pw_name

@@ -60,11 +60,12 @@ class Reporter:
         self._client = client
         self._run_id = run_id
 
-    async def propose(self, state: State[Any]) -> State[Any] | None:
+    async def propose(self, state: State[Any], *, force: bool = False) -> State[Any] | None:
         """Propose a state until the server answers.
 
         Args:
             state: The state.
+            force: Pass by Prefect's rules on what may follow what.
 
         Returns:
             The state the run is now in, which is another one where the proposal was rejected (a cancelled run); None
@@ -81,7 +82,7 @@ class Reporter:
                     return current
             in_doubt = True
             try:
-                return await propose_state(self._client, state.model_copy(), flow_run_id=self._run_id)
+                return await propose_state(self._client, state.model_copy(), flow_run_id=self._run_id, force=force)
             except Abort:
                 return await self._current()
 

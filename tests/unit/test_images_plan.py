@@ -49,7 +49,7 @@ def folder_with(folder: Path, files: dict[str, str]) -> Path:
         (
             {
                 "uv.lock": "",
-                "pyproject.toml": PROJECT + '[tool.uv.workspace]\nmembers = ["libs/*"]\n',
+                "pyproject.toml": PROJECT + '[tool.uv.workspace]\nmembers = [".", "", "libs/*"]\n',
                 "libs/a/pyproject.toml": PROJECT,
                 "libs/notes.txt": "",
             },
@@ -84,6 +84,21 @@ def test_included_requirements_count(tmp_path: Path) -> None:
         ({"requirements.txt": ".[extra]"}, InvalidInput, "local path"),
         ({"pyproject.toml": "[project"}, InvalidInput, "not valid TOML"),
         ({"pyproject.toml": PROJECT + 'requires-python = "three"'}, InvalidInput, "requires-python"),
+        ({"pyproject.toml": 'project = "x"'}, InvalidInput, r"pyproject\.toml: project .*'x'.*a table, \[project\]"),
+        ({"pyproject.toml": PROJECT + "requires-python = 3.11"}, InvalidInput, r'requires-python .*3\.11.*">=3\.11"'),
+        ({"pyproject.toml": PROJECT + 'dependencies = "six"'}, InvalidInput, r"project\.dependencies"),
+        ({"pyproject.toml": PROJECT + "dependencies = [1]"}, InvalidInput, r"project\.dependencies"),
+        ({"pyproject.toml": PROJECT + "dynamic = 1"}, InvalidInput, r"project\.dynamic"),
+        ({"uv.lock": "", "pyproject.toml": "tool = 1"}, InvalidInput, r"pyproject\.toml: tool "),
+        ({"uv.lock": "", "pyproject.toml": "[tool]\nuv = 1"}, InvalidInput, r"tool\.uv .*\[tool\.uv\]"),
+        *(
+            (
+                {"uv.lock": "", "pyproject.toml": PROJECT + f"[tool.uv.workspace]\nmembers = {members}"},
+                InvalidInput,
+                r"tool\.uv\.workspace\.members .*libs/\*",
+            )
+            for members in ('["/x"]', '["../*"]', '["a/../../*"]', '"libs/*"', "[1]")
+        ),
     ],
 )
 def test_what_cannot_be_installed_is_refused(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
 import tarfile
@@ -140,6 +141,53 @@ def test_never_code_is_left_out_and_secrets_are_told(tmp_path: Path, store: Code
     assert snapshot.left_out == (
         ".aws", ".env", ".env.local", ".netrc", ".ssh", "key.pem", "pipe", "sub/id_rsa",
     )  # fmt: skip
+
+
+KEY = "-----BEGIN PRIVATE KEY-----\nMIIE\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        *((name, "hunter2") for name in (".git-credentials", ".pypirc", ".npmrc", ".pgpass", ".envrc", ".kube")),
+        ("sub/.docker/config.json", "{}"),
+        ("deploy_key", KEY),
+        ("notes.txt", "x" * 60_000 + KEY),
+        ("chain.pem", "x" * 70_000 + KEY),
+        ("openssh", "-----BEGIN OPENSSH PRIVATE KEY-----"),
+        ("pgp.asc", "-----BEGIN PGP PRIVATE KEY BLOCK-----"),
+        ("service-account-1.json", json.dumps({"type": "service_account", "private_key": KEY})),
+    ],
+)
+def test_secrets_are_taken_in_only_where_their_name_is_written(
+    tmp_path: Path, store: CodeStore, name: str, text: str
+) -> None:
+    folder = write(tmp_path / "a", {"train.py": "x", name: text})
+    assert take(folder, store).left_out == (name,)
+    for line in ("!*", "!sub/", f"!{name}\n{name}", "!other/" + name):
+        write(folder, {".launchignore": line})
+        assert name not in unpacked(store, take(folder, store).digest, tmp_path / "out"), line
+        shutil.rmtree(tmp_path / "out")
+    for line in (f"!{name}", f"!/{name}", f"!**/{Path(name).name}"):
+        write(folder, {".launchignore": line})
+        snapshot = take(folder, store)
+        assert (snapshot.files, snapshot.left_out) == (3, ()), line
+
+
+def test_a_secret_folder_that_is_named_is_taken_in_but_for_keys(tmp_path: Path, store: CodeStore) -> None:
+    folder = write(tmp_path / "a", {".launchignore": "!.kube/\n", ".kube/config": "x", ".kube/key": KEY})
+    assert take(folder, store).left_out == (".kube/key",)
+
+
+def test_what_is_no_secret_stays(tmp_path: Path, store: CodeStore) -> None:
+    files = {
+        "config.json": "{}",
+        "credentials.json": '{"installed": {}}',
+        "public.txt": "-----BEGIN PUBLIC KEY-----",
+        "crypto.py": 'PATTERN = "BEGIN .* PRIVATE KEY"',
+    }
+    snapshot = take(write(tmp_path / "a", files), store)
+    assert (snapshot.files, snapshot.left_out) == (4, ())
 
 
 @pytest.mark.parametrize("target", ["/etc/passwd", "../outside.txt", "sub/../../outside.txt", "../a/train.py"])

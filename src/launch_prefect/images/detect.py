@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import Version
@@ -91,28 +91,31 @@ def _read_project(file: Path) -> Mapping[str, Any] | None:
 def _locked_files(folder: Path, project: Mapping[str, Any]) -> dict[str, bytes]:
     """The lock and every `pyproject.toml` of the workspace, all of which uv reads."""
     files = {"uv.lock", "pyproject.toml"}
-    for pattern in _workspace_members(project):
-        members = (member / "pyproject.toml" for member in folder.glob(pattern))
-        files |= {file.relative_to(folder).as_posix() for file in members if file.is_file()}
+    for member in _workspace_members(folder, project):
+        file = member / "pyproject.toml"
+        if file.is_file():
+            files.add(file.relative_to(folder).as_posix())
     return {name: (folder / name).read_bytes() for name in sorted(files)}
 
 
-def _workspace_members(project: Mapping[str, Any]) -> list[str]:
+def _workspace_members(folder: Path, project: Mapping[str, Any]) -> list[Path]:
     table: Mapping[str, Any] = project
     where = ""
     for key in ("tool", "uv", "workspace"):
         where = f"{where}.{key}".removeprefix(".")
         table = _table(table, where) or {}
     accepted = '["libs/*"], folders inside the job\'s folder'
-    patterns = _value(table, where, "members", list, accepted) or []
-    for pattern in patterns:
+    members: list[Path] = []
+    for pattern in _value(table, where, "members", list, accepted) or []:
+        refused = _not_accepted(f"{where}.members", [pattern], accepted)
+        parts = Path(pattern).parts
+        if ".." in parts:
+            raise refused
         try:
-            fits = ".." not in Path(pattern).parts and [*Path("/nowhere").glob(pattern)] == []
-        except (ValueError, NotImplementedError):  # an absolute path, none at all, `**` within a name
-            fits = False
-        if not fits:
-            raise _not_accepted(f"{where}.members", pattern, accepted)
-    return patterns
+            members += folder.glob(pattern) if parts else ()  # `.` is the folder itself
+        except (ValueError, NotImplementedError):  # an absolute path; `**` within a name
+            raise refused from None
+    return members
 
 
 def _table(outer: Mapping[str, Any], where: str) -> dict[str, Any] | None:
@@ -140,7 +143,7 @@ def _value(table: Mapping[str, Any], where: str, key: str, kind: type[Value], ac
     fits = isinstance(value, kind) and (kind is not list or all(isinstance(item, str) for item in value))
     if not fits:
         raise _not_accepted(f"{where}.{key}".removeprefix("."), value, accepted)
-    return value
+    return cast(Value, value)
 
 
 def _not_accepted(key: str, value: object, accepted: str) -> InvalidInput:

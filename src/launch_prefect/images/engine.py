@@ -14,6 +14,8 @@ from launch_prefect.errors import ImageMissing, LaunchError, Unreachable
 from launch_prefect.sources.disk import disk_full
 
 DEFAULT_HOST = "unix:///var/run/docker.sock"
+Credentials = tuple[str, str, str]
+"""Address of a registry, name of a user, password."""
 
 
 def address() -> str:
@@ -83,12 +85,23 @@ def _find(client: dockerpy.docker.DockerClient, reference: str) -> str | None:
         return None
 
 
-def pull(reference: str, stop: threading.Event) -> str:
+def is_credentials_for(reference: str, credentials: Credentials) -> bool:
+    """Whether credentials are for the registry of an image: no other one may see them."""
+    auth = dockerpy.docker.auth
+    try:
+        registry, _ = auth.resolve_repository_name(reference)
+        return bool(registry == auth.resolve_index_name(auth.convert_to_hostname(credentials[0])))
+    except dockerpy.DockerException:  # no name of an image, or no address of a registry
+        return False
+
+
+def pull(reference: str, stop: threading.Event, credentials: Credentials | None = None) -> str:
     """Pull an image.
 
     Args:
         reference: Its name.
         stop: Set by another thread to give up.
+        credentials: Used if they are for its registry; else those of this machine's `docker login`.
 
     Returns:
         Its id, `sha256:…`.
@@ -98,10 +111,13 @@ def pull(reference: str, stop: threading.Event) -> str:
         DiskFull: No space is left where the engine keeps images.
         Unreachable: The engine does not answer.
     """
+    login = None
+    if credentials is not None and is_credentials_for(reference, credentials):
+        login = {"username": credentials[1], "password": credentials[2]}
     with connected() as client:
         try:
             # The high-level call drops the errors that come within the stream.
-            for line in client.api.pull(reference, stream=True, decode=True):
+            for line in client.api.pull(reference, stream=True, decode=True, auth_config=login):
                 if "error" in line:
                     raise _missing(reference, line["error"])
                 if stop.is_set():
@@ -117,7 +133,7 @@ def pull(reference: str, stop: threading.Event) -> str:
 def missing(reference: str, reason: str) -> ImageMissing:
     """The error that says that an image cannot be had."""
     return ImageMissing(
-        f"The image {reference} is not on this machine and cannot be pulled: {reason.strip().rstrip('.')}.",
+        f"The image {reference} cannot be pulled: {reason.strip().rstrip('.')}.",
         mend="Check its name and tag, that this machine reaches the registry, and its credentials (docker login).",
     )
 

@@ -28,16 +28,19 @@ from launch_prefect.sources.disk import disk_full, needing_space
 
 _PASSED = frozenset(
     {
-        "PIP_CERT", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_INDEX_URL", "PIP_NO_INDEX", "PIP_TRUSTED_HOST",
+        "PIP_CERT", "PIP_DEFAULT_TIMEOUT", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_INDEX_URL", "PIP_NO_INDEX",
+        "PIP_TRUSTED_HOST",
         "REQUESTS_CA_BUNDLE", "SSL_CERT_DIR", "SSL_CERT_FILE", "XDG_CACHE_HOME",
         "UV_CACHE_DIR", "UV_LINK_MODE", "UV_OFFLINE", "UV_PYTHON_INSTALL_DIR", "UV_PYTHON_PREFERENCE",
         "UV_DEFAULT_INDEX", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_INDEX", "UV_INDEX_STRATEGY", "UV_INDEX_URL",
         "UV_NO_INDEX", "UV_HTTP_TIMEOUT", "UV_INSECURE_HOST", "UV_NATIVE_TLS", "UV_SYSTEM_CERTS",
-        "UV_CONCURRENT_BUILDS", "UV_CONCURRENT_DOWNLOADS", "UV_CONCURRENT_INSTALLS",
     }
 )  # fmt: skip
-"""What uv gets of the agent's environment beside proxies. Build backends of dependencies see it, so nothing is here
-that exists to hold a password or a token (`UV_PUBLISH_TOKEN`, `UV_INDEX_…_PASSWORD`)."""
+"""What uv gets of the agent's environment beside proxies and `UV_CONCURRENT_…`.
+
+Build backends of dependencies see it, so nothing is here that exists to hold a password or a token
+(`UV_PUBLISH_TOKEN`, `UV_INDEX_…_PASSWORD`).
+"""
 _READY = ".ready"
 _SHOWN = 15
 
@@ -130,7 +133,7 @@ class _Builder:
     def __init__(self, environment: Environment, python: str, path: Path, settings: LaunchSettings, log: Log) -> None:
         self._environment, self._python, self._path, self._log = environment, python, path, log
         self._uv = uv.find_uv_bin()
-        self._env = allowed_environment(_PASSED)
+        self._env = allowed_environment(_PASSED, prefixes=("UV_CONCURRENT_",))
         self._env |= {
             "UV_PROJECT_ENVIRONMENT": str(path),
             "UV_PYTHON_DOWNLOADS": "never",

@@ -14,7 +14,7 @@ from pathlib import Path
 from filelock import AsyncFileLock
 
 from launch_prefect import naming
-from launch_prefect.errors import InvalidInput
+from launch_prefect.errors import DiskFull, ImageMissing, InvalidInput
 from launch_prefect.images import dockerfile, engine, plan
 from launch_prefect.images.builders.docker import DockerBuilder
 from launch_prefect.images.detect import Environment, detect
@@ -28,6 +28,7 @@ from launch_prefect.spec.source import CodeSource
 
 LABEL_ENVIRONMENT = f"{naming.LABEL}.environment"
 LABEL_CODE = f"{naming.LABEL}.code"
+PULL_POLICIES = ("IfNotPresent", "Always", "IfPossible", "Never")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,37 +111,76 @@ class ImageService:
 
         return await self._builds.run("\n".join([job, *key]), work, log=log, on_build=on_build)
 
-    async def resolve(self, reference: str, *, log: Log) -> str:
-        """The id of an image that is not ours, pulled if the engine does not have it.
+    async def resolve(
+        self,
+        reference: str,
+        *,
+        log: Log,
+        policy: str | None = None,
+        credentials: engine.Credentials | None = None,
+    ) -> str:
+        """The id of an image that is not ours, pulled as the policy says.
 
         Args:
-            reference: Its name or id.
-            log: Takes a line before and after a pull.
+            reference: Its name or id. What is named by an id is never pulled.
+            log: Takes a line before and after a pull, and one if it fails and the image that is here is taken.
+            policy: `IfNotPresent`; `Always`, where a pull that fails is an error; `IfPossible`, where the image that
+                is here is then taken; `Never`. None is `IfPossible` for the tag `latest` or no tag, and
+                `IfNotPresent` for all other names.
+            credentials: Used for a pull from the registry that they are for, and for no other.
 
         Returns:
             Its id, `sha256:…`.
 
         Raises:
-            ImageMissing: There is no such image, or the registry refuses it.
+            InvalidInput: There is no such policy.
+            ImageMissing: There is no such image, the registry refuses it, or it would have to be pulled and may not.
             DiskFull: No space is left where the engine keeps images.
             Unreachable: The engine does not answer.
         """
-        if image := await asyncio.to_thread(engine.find, reference):
-            return image
-        if reference.startswith("sha256:"):
-            raise engine.missing(reference, "an id names an image of one machine only")
+        if policy not in (None, *PULL_POLICIES):
+            raise InvalidInput(
+                f"image_pull_policy cannot be {policy!r}.", mend=f"What is accepted: {', '.join(PULL_POLICIES)}."
+            )
+        here = await asyncio.to_thread(engine.find, reference)
+        is_id = reference.startswith("sha256:") or (here or "").startswith(f"sha256:{reference}")
+        policy = policy or ("IfPossible" if _may_change(reference) else "IfNotPresent")
+        if here and (is_id or policy in ("IfNotPresent", "Never")):
+            return here
+        if is_id:
+            raise engine.missing(reference, "it is not on this machine, and an id names an image of one machine only")
+        if policy == "Never":
+            raise ImageMissing(
+                f"The image {reference} is not on this machine, and image_pull_policy is Never.",
+                mend=f"Pull it on the agent's machine (docker pull {reference}), or set the queue's image_pull_policy "
+                "to IfNotPresent.",
+            )
+        try:
+            return await self._pull(reference, credentials, log)
+        except (ImageMissing, DiskFull) as error:
+            if here is None or policy != "IfPossible":
+                raise
+            log(f"{error.message} The one that is on this machine is taken: {here}")
+            return here
+
+    async def _pull(self, reference: str, credentials: engine.Credentials | None, log: Log) -> str:
+        if credentials and not engine.is_credentials_for(reference, credentials):
+            log(f"The registry credentials are for {credentials[0]}, not for {reference}: they are not used.")
+            credentials = None
 
         async def work(build: Build) -> str:
             build.log(f"Pulling image {reference}")
             stop = threading.Event()
             try:
-                image = await asyncio.to_thread(engine.pull, reference, stop)
+                image = await asyncio.to_thread(engine.pull, reference, stop, credentials)
             finally:
                 stop.set()
             build.log(f"Pulled image {reference}: {image}")
             return image
 
-        return await self._pulls.run(reference, work, log=log, on_build=_nothing)
+        # Who has other credentials does not share a refusal, nor an image that those would not lead to.
+        key = f"{reference}\n{hash(credentials)}"
+        return await self._pulls.run(key, work, log=log, on_build=_nothing)
 
     def _known(self, job: str, key: tuple[str, ...]) -> Image | None:
         """The image that the index leads to, if the engine has it and its base image is still the same."""
@@ -165,7 +205,7 @@ class ImageService:
             await in_thread(store.unpack, digest, code)
             environment = await asyncio.to_thread(detect, code)
             base = plan.base_reference(template, environment.python)
-            base_id = await self.resolve(base, log=build.log)
+            base_id = await self.resolve(base, log=build.log, policy="IfNotPresent")
             environment_key = plan.environment_key(environment, base=base_id, platform=platform)
             image_key = plan.image_key(environment_key, digest, runtime)
             planned = _Plan(environment, base, environment_key, naming.job_image(job, image_key))
@@ -228,6 +268,12 @@ class ImageService:
     def _lock(self, name: str) -> AsyncFileLock:
         """Held while this machine builds an image: other agents here wait and then find it."""
         return AsyncFileLock(self._locks / f"{naming.slug(name, limit=120)}.lock", run_in_executor=False)
+
+
+def _may_change(reference: str) -> bool:
+    """Whether a name has the tag `latest` or none."""
+    name = reference.rpartition("/")[2]
+    return "@" not in name and name.partition(":")[2] in ("", "latest")
 
 
 async def _nothing() -> None:

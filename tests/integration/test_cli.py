@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import json
@@ -10,15 +11,22 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import httpx
 import pytest
+from prefect.client.orchestration import PrefectClient
 
 from launch_prefect.cli import app
+from launch_prefect.client import Run
+from launch_prefect.errors import NotFound
+from launch_prefect.runtime import launch_run
 from launch_prefect.settings import get_settings
 from tests.conftest import missing
 
@@ -214,13 +222,128 @@ def test_a_waiting_run_is_shown_and_cancelled(launch: Launch, queue: str, folder
     assert "already ended" in launch("run", "cancel", second["id"], code=2).err
 
 
+def test_a_job_with_runs_is_not_deleted_unseen(launch: Launch, queue: str, folder: Path, tag: str) -> None:
+    job = f"busy-{tag}"
+    run = launch("submit", "-q", queue, folder, "--job-name", job, "--json", *PYTHON).json
+    refused = launch("job", "delete", job, code=2)
+    assert f"The job {job!r} still has runs: 1 waiting, 0 in progress." in refused.err
+    assert f"prefect-launch job delete {job} --yes" in refused.err
+    assert launch("run", "show", run["id"], "--json").json["state"] == "Scheduled"
+    launch("job", "delete", job, "--yes")
+    assert launch("run", "show", run["id"], "--json").json["state"] == "Cancelled"
+    assert "no job" in launch("job", "show", job, code=2).err
+
+
+def test_a_run_deleted_on_the_server_is_said_in_words(
+    launch: Launch, queue: str, folder: Path, api: str, environment: dict[str, str], tag: str
+) -> None:
+    job = f"gone-{tag}"
+    submitted = launch("submit", "-q", queue, folder, "--job-name", job, "--json", *PYTHON).json
+    with mock.patch.dict(os.environ, environment, clear=True):
+        get_settings.cache_clear()
+
+        async def look() -> None:
+            run = await Run.aget(submitted["id"])
+            assert httpx.delete(f"{api}/flow_runs/{run.id}").status_code == 204
+            for work in (run.arefresh(), run.await_end(20), run.acancel(), anext(aiter(run.afollow()))):
+                with pytest.raises(NotFound, match=r"deleted"):
+                    await work
+
+        asyncio.run(look())
+    get_settings.cache_clear()
+    launch("job", "delete", job, "--yes")
+
+
+def test_a_long_log_is_read_page_by_page(
+    launch: Launch, queue: str, folder: Path, api: str, environment: dict[str, str], tag: str
+) -> None:
+    job = f"long-{tag}"
+    submitted = launch("submit", "-q", queue, folder, "--job-name", job, "--json", *PYTHON).json
+    began = datetime.now(UTC)
+    for first in range(0, 450, 150):
+        entries = [
+            {
+                "name": "stdout", "level": 20, "flow_run_id": submitted["id"],
+                "timestamp": (began + timedelta(milliseconds=n)).isoformat(),
+                "message": metrics_line(n) if n % 2 else f"line {n}",
+            }
+            for n in range(first, first + 150)
+        ]  # fmt: skip
+        assert httpx.post(f"{api}/logs/", json=entries).status_code == 201
+
+    def stored() -> list[Any]:
+        listed: list[Any] = launch("run", "logs", submitted["id"], "--json").json
+        return listed
+
+    deadline = time.monotonic() + 20
+    while len(stored()) < 450 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert [line["text"] for line in stored()[::2]] == [f"line {n}" for n in range(0, 450, 2)]
+    assert launch("run", "logs", submitted["id"]).out.count("\n") == 450
+    assert launch("run", "show", submitted["id"], "--json").json["metrics"] == {
+        "loss": {"value": 449.0, "step": 449, "count": 225}
+    }
+    with mock.patch.dict(os.environ, environment, clear=True):
+        get_settings.cache_clear()
+
+        async def first_of(lines: Callable[[Run], AsyncGenerator[Any]]) -> int:
+            with mock.patch.object(
+                PrefectClient, "read_logs", autospec=True, side_effect=PrefectClient.read_logs
+            ) as read:
+                async with aclosing(lines(await Run.aget(submitted["id"]))) as given:
+                    await anext(given)
+                return read.call_count
+
+        assert asyncio.run(first_of(Run.aiter_logs)) == 1
+        assert asyncio.run(first_of(Run.aiter_metrics)) == 1
+    get_settings.cache_clear()
+    launch("job", "delete", job, "--yes")
+
+
+def metrics_line(step: int) -> str:
+    """As `launch_run.log` writes it."""
+    written = io.StringIO()
+    with contextlib.redirect_stdout(written):
+        launch_run.log({"loss": float(step)}, step=step)
+    return written.getvalue().rstrip("\n")
+
+
+def test_a_job_that_cannot_be_read_hides_no_other(launch: Launch, queue: str, folder: Path, api: str, tag: str) -> None:
+    good, bad = f"good-{tag}", f"bad-{tag}"
+    for name in (good, bad):
+        launch("job", "create", "code", folder, "-q", queue, "--name", name, *PYTHON)
+    at = httpx.get(f"{api}/deployments/name/{bad}/{queue}").json()
+    for damage in ({"source": {"nonsense": 1}}, {"source": at["job_variables"]["source"], "command": 'a "b'}):
+        changed = httpx.patch(f"{api}/deployments/{at['id']}", json={"job_variables": damage})
+        assert changed.status_code == 204, changed.text
+        listed = launch("job", "list", "-q", queue, "--json")
+        assert good in [job["name"] for job in listed.json]
+        assert bad not in [job["name"] for job in listed.json]
+        assert f"Note: The job {bad}/{queue} cannot be read" in listed.err
+    assert httpx.delete(f"{api}/deployments/{at['id']}").status_code == 204
+    launch("job", "delete", good, "--yes")
+
+
+def test_what_is_left_out_of_the_code_is_said(launch: Launch, queue: str, tmp_path: Path, tag: str) -> None:
+    folder = tmp_path / f"secretive-{tag}"
+    folder.mkdir()
+    (folder / "train.py").write_text("")
+    (folder / ".env").write_text("KEY=secret\n")
+    for words in (("job", "create", "code"), ("submit",)):
+        for json_too in ((), ("--json",)):
+            done = launch(*words, folder, "-q", queue, *json_too, *PYTHON)
+            assert "Left out of the code" in done.err
+            assert ".env" in done.err
+    launch("job", "delete", folder.name, "--yes")
+
+
 def test_the_words_decide_what_is_submitted(launch: Launch, queue: str, folder: Path) -> None:
     job = folder.name
     launch("job", "create", "code", folder, "-q", queue, *PYTHON)
     run = launch("submit", "-q", queue, job, "--json", cwd=folder).json  # no folder of that name here
     assert run["job"] == job
-    refused = launch("submit", "-q", queue, job, cwd=folder.parent, code=2)
-    assert f"--job {job}" in refused.err
+    without_command = launch("submit", "-q", queue, job, "--json", cwd=folder.parent).json
+    assert without_command["job"] == job
     by_option = launch("submit", "-q", queue, "--job", job, "--json", cwd=folder.parent).json
     assert by_option["job"] == job
     other = launch("submit", "-q", queue, job, "--job-name", f"{job}-b", "--json", *PYTHON, cwd=folder.parent)

@@ -215,7 +215,21 @@ def test_agent_on_a_server_that_runs_already(start_up: Callable[..., Up], prefec
     until(lambda: not _ends_soon(up), "still waiting for the agent", 5)
     time.sleep(0.6)  # longer than what counts as one keystroke
     up.process.send_signal(signal.SIGINT)
-    assert up.ended(10) == 0
+    assert up.ended(25) == 0  # it has 15 s to end its runs
+
+
+def test_runs_that_take_long_to_stop_are_waited_for(start_up: Callable[..., Up], prefect_api: str) -> None:
+    """The first Ctrl-C waits for the agent and says for what; the second hurries the agent, which ends by itself."""
+    up = start_up("--agent", "patient", api_url=prefect_api)
+    up.says("Ready after")
+    log = up.home / "logs" / "agent.log"
+    up.process.send_signal(signal.SIGINT)
+    up.says("is stopping the runs in progress", 20)
+    assert "Ctrl-C again" in up.text
+    assert "asked 2" not in log.read_text()
+    up.process.send_signal(signal.SIGTERM)
+    assert up.ended(5) == 0
+    assert "asked 2" in log.read_text()
 
 
 def _ends_soon(up: Up) -> bool:

@@ -196,6 +196,39 @@ async def test_a_child_is_ended_with_what_it_started(tmp_path: Path) -> None:
     await asyncio.wait_for(process.until(lambda: _async(not started.alive()), every=0.02), 5)
 
 
+@pytest.mark.parametrize("hurried_first", [False, True])
+async def test_a_child_without_a_limit_is_hurried_by_a_second_signal(tmp_path: Path, hurried_first: bool) -> None:
+    code = "n=0; trap 'n=$((n+1)); [ $n = 2 ] && exit 5' TERM; echo ready; while :; do sleep 0.05; done"
+    child = await process.spawn(
+        "child", ["sh", "-c", code], env=os.environ, log=tmp_path / "log",
+        grace=None, hurry_signal=signal.SIGTERM, hurry_grace=5,
+    )  # fmt: skip
+    await asyncio.wait_for(process.until(lambda: _async(bool(process.tail(child.log, count=1))), every=0.02), 5)
+    hurry = asyncio.Event()
+    if hurried_first:
+        hurry.set()
+    stopping = asyncio.create_task(process.stop(child, hurry))
+    if not hurried_first:
+        await asyncio.sleep(0.4)
+        assert not stopping.done()
+        hurry.set()
+    await asyncio.wait_for(stopping, 5)
+    assert child.process.returncode == 5
+
+
+async def test_a_child_that_does_not_hurry_is_killed(tmp_path: Path) -> None:
+    code = "trap '' TERM; echo ready; while :; do sleep 0.05; done"
+    child = await process.spawn(
+        "child", ["sh", "-c", code], env=os.environ, log=tmp_path / "log",
+        grace=None, hurry_signal=signal.SIGTERM, hurry_grace=0.2,
+    )  # fmt: skip
+    await asyncio.wait_for(process.until(lambda: _async(bool(process.tail(child.log, count=1))), every=0.02), 5)
+    hurry = asyncio.Event()
+    hurry.set()
+    await asyncio.wait_for(process.stop(child, hurry), 5)
+    assert child.process.returncode == -signal.SIGKILL
+
+
 async def _async(so: bool) -> bool:
     return so
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
-from launch_prefect.cli.output import Json, facts, print_json, say, table, working
+from launch_prefect.cli.output import Json, facts, note, print_json, say, table, working
 from launch_prefect.cli.run import value_text
 from launch_prefect.cli.session import QueueName, Yes, assignments, chosen_queue, confirm, reach
-from launch_prefect.cli.submit import Entrypoint, Pairs, ResourceFile
+from launch_prefect.cli.submit import Entrypoint, Pairs, ResourceFile, tell_left_out
 from launch_prefect.cli.what import Definition, command_of, job_from_folder, job_from_image, kind_of, resources_from
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ async def list_(*, queue: QueueName = None, json: Json = False) -> None:
     await reach()
     if queue is not None:
         await Queue(queue).aload()
-    jobs = [job for job in await Job.alist() if queue is None or queue in job.queues]
+    jobs = [job for job in await Job.alist(warn=note) if queue is None or queue in job.queues]
     if json:
         print_json([_as_json(job) for job in jobs])
         return
@@ -185,15 +185,15 @@ async def show(name: str, /, *, queue: QueueName = None, json: Json = False) -> 
 
 @app.command
 async def delete(name: str, /, *, yes: Yes = False, json: Json = False) -> None:
-    """Remove a job from every queue. Its runs stay, with their logs.
+    """Remove a job from every queue. Refused while runs of it wait or are in progress. Ended runs stay.
 
     ```
-    prefect-launch job delete train --yes
+    prefect-launch job delete train
     ```
 
     Args:
         name: The job.
-        yes: Do not ask.
+        yes: Do not ask, and delete it also where its runs wait or are in progress: they are cancelled.
         json: Print JSON, and nothing else, on standard output.
     """
     from launch_prefect.client import Job
@@ -201,8 +201,9 @@ async def delete(name: str, /, *, yes: Yes = False, json: Json = False) -> None:
     await reach()
     job = await Job.aget(name)
     if not yes:
+        await job.arefuse_if_runs()  # rather than ask first
         confirm(f"Delete the job {name!r} from {', '.join(job.queues)}?")
-    await job.adelete()
+    await job.adelete(cancel_runs=yes)
     if json:
         print_json({"deleted": name, "queues": job.queues})
     else:
@@ -244,6 +245,7 @@ async def _create(job: Job, queues: list[str] | None, json: bool) -> None:
         for name in names:
             await job.acreate(name)
     job.queues = tuple(names)
+    tell_left_out(job)
     if json:
         print_json(_as_json(job))
     else:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+import textwrap
+from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
@@ -107,6 +108,16 @@ def facts(rows: Iterable[tuple[str, str | Text | None]], *, title: str | Text = 
 def print_json(value: Any, *, indent: int | None = 2) -> None:
     """A value as JSON on standard output."""
     sys.stdout.write(json.dumps(_plain(value), indent=indent, ensure_ascii=False) + "\n")
+
+
+async def print_json_list(values: AsyncIterable[Any]) -> None:
+    """Values as a JSON list on standard output, each as it comes: they may be too many to hold."""
+    before = "["
+    async for value in values:
+        text = json.dumps(_plain(value), indent=2, ensure_ascii=False)
+        sys.stdout.write(f"{before}\n{textwrap.indent(text, '  ')}")
+        before = ","
+    sys.stdout.write("[]\n" if before == "[" else "\n]\n")
 
 
 def _plain(value: Any) -> Any:

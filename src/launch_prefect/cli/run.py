@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterable, Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 from rich.text import Text
 
 from launch_prefect.cli import following, output
-from launch_prefect.cli.output import Json, coloured, facts, note, out, print_json, say, table
+from launch_prefect.cli.output import Json, coloured, facts, note, out, print_json, print_json_list, say, table
 from launch_prefect.cli.session import QueueName, reach
 from launch_prefect.errors import InvalidInput, RunFailed
 
@@ -88,7 +88,7 @@ async def show(run_id: str, /, *, json: Json = False) -> None:
 
     await reach()
     run = await Run.aget(run_id)
-    metrics = last_metrics(await run.ametrics())
+    metrics = await last_metrics(run.aiter_metrics())
     if json:
         print_json({**summary(run), "config": run.config, "facts": run.facts, "metrics": metrics})
     else:
@@ -129,13 +129,14 @@ async def logs(
         await following.while_watching(following.show_log(run, show_line, printer.flush), run)
         (output.err if json else out).print(following.outcome(run, brief=True), soft_wrap=True)
         return following.exit_code(run)
-    lines = await run.alogs()
     if json:
-        print_json([following.as_json(line) for line in lines])
+        await print_json_list(following.as_json(line) async for line in run.aiter_logs())
         return 0
-    for line in lines:
+    empty = True
+    async for line in run.aiter_logs():
+        empty = False
         printer.show(line)
-    if not lines:
+    if empty:
         note(f"No line yet; the run is {run.state}.")
     return 0
 
@@ -220,10 +221,10 @@ def summary(run: Run) -> dict[str, Any]:
     }
 
 
-def last_metrics(lines: Iterable[MetricsLine]) -> dict[str, dict[str, Any]]:
+async def last_metrics(lines: AsyncIterable[MetricsLine]) -> dict[str, dict[str, Any]]:
     """Each metric's last value, with its step and how often it was logged."""
     last: dict[str, dict[str, Any]] = {}
-    for line in lines:
+    async for line in lines:
         for name, value in line.metrics.items():
             count = last[name]["count"] + 1 if name in last else 1
             last[name] = {"value": value, "step": line.step, "count": count}

@@ -118,6 +118,7 @@ async def submit(
         run = await to.asubmit(submitted, config=values, resources=resources, name=name)
     if not json:
         _tell(run, submitted)
+    tell_left_out(submitted)
     await warn_if_nothing_runs(to)
     if not follow:
         if json:
@@ -209,6 +210,11 @@ def _tell(run: Run, job: Job) -> None:
         title=f"Submitted {run.name} to the queue {run.queue}.",
     )
     sys.stdout.flush()
+
+
+def tell_left_out(job: Job) -> None:
+    """Say which files of a folder its snapshot does not hold."""
+    code = job.snapshot
     if code and code.left_out:
         shown = ", ".join(code.left_out[:5]) + (f" and {len(code.left_out) - 5} more" if len(code.left_out) > 5 else "")
         note(f"Left out of the code, because they may hold secrets or are no files: {shown}.")

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import anyio.to_thread
 from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.filters import FlowFilter, FlowFilterId
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId, FlowFilter, FlowFilterId
 from prefect.client.schemas.sorting import FlowSort
+from prefect.exceptions import ObjectNotFound
 from prefect.utilities.collections import batched_iterable
 
+from launch_prefect.client import endings
 from launch_prefect.client.api import connect, wait_for
 from launch_prefect.client.deployments import deploy, find, is_command_job, spec_from
 from launch_prefect.errors import InvalidInput, NotFound
@@ -22,6 +26,8 @@ from launch_prefect.sources.snapshot import Snapshot, take
 from launch_prefect.sources.store import CodeStore
 from launch_prefect.spec import CodeSource, ImageSource, JobSpec, Resources
 from launch_prefect.spec.base import nearest
+
+_log = logging.getLogger(__name__)
 
 ResourcesLike = Resources | Mapping[str, Any] | None
 
@@ -227,42 +233,85 @@ class Job:
         return wait_for(cls.aget(name, queue=queue))
 
     @classmethod
-    async def alist(cls) -> _Jobs:
-        """Asynchronous twin of `list`."""
+    async def alist(cls, *, warn: Callable[[str], None] = _log.warning) -> _Jobs:
+        """Asynchronous twin of `list`; `warn` is told of what was left out."""
         async with connect() as client:
             found = [d for d in await find(client) if is_command_job(d)]
             names = await flow_names(client, {d.flow_id for d in found})
         queues: dict[str, list[str]] = {}
         specs: dict[str, JobSpec] = {}
         for deployment in found:  # newest first
-            name = names[deployment.flow_id]
-            specs.setdefault(name, spec_from(deployment, name))
+            name = names.get(deployment.flow_id)
+            if name is None:  # deleted meanwhile
+                continue
+            if name not in specs:
+                try:
+                    specs[name] = spec_from(deployment, name)
+                # Somebody changed it in Prefect, or an older version of ours wrote it.
+                except (InvalidInput, ValueError, TypeError, AttributeError) as error:
+                    warn(
+                        f"The job {name}/{deployment.name} cannot be read and is left out: {error} "
+                        f"Submit it again, or remove it with `prefect deployment delete {name}/{deployment.name}`."
+                    )
+                    continue
             queues.setdefault(name, []).append(deployment.name)
         return [cls(specs[name], queues=sorted(queues[name])) for name in sorted(specs)]
 
     @classmethod
     def list(cls) -> _Jobs:
-        """All jobs the server knows, by name.
+        """All jobs the server knows, by name; one that cannot be read is left out with a warning in the log.
 
         Raises:
             Unreachable: The Prefect API does not answer.
         """
         return wait_for(cls.alist())
 
-    async def adelete(self) -> None:
-        """Asynchronous twin of `delete`."""
-        async with connect() as client:
-            for deployment in await find(client, job=self.name):
-                if is_command_job(deployment):
-                    await client.delete_deployment(deployment.id)
-
-    def delete(self) -> None:
-        """Remove the job from every queue. Its runs stay, with their logs.
+    async def arefuse_if_runs(self) -> None:
+        """Refuse what `delete` refuses; nothing is deleted.
 
         Raises:
+            InvalidInput: Runs of it wait or are in progress.
+        """
+        async with connect() as client:
+            if deployments := await self._deployments(client):
+                await self._refuse_if_runs(client, deployments)
+
+    async def adelete(self, *, cancel_runs: bool = False) -> None:
+        """Asynchronous twin of `delete`."""
+        async with connect() as client:
+            deployments = await self._deployments(client)
+            if not deployments:
+                return
+            if cancel_runs:  # with a deployment Prefect deletes the runs that wait
+                await endings.cancel_all(client, _runs_of(deployments), f"The job {self.name} was deleted.")
+            else:
+                await self._refuse_if_runs(client, deployments)
+            for deployment in deployments:
+                with suppress(ObjectNotFound):  # deleted meanwhile
+                    await client.delete_deployment(deployment)
+
+    async def _deployments(self, client: PrefectClient) -> _Ids:
+        return [found.id for found in await find(client, job=self.name) if is_command_job(found)]
+
+    async def _refuse_if_runs(self, client: PrefectClient, deployments: _Ids) -> None:
+        command = f"prefect-launch job delete {self.name}"
+        await endings.refuse_if_any(client, _runs_of(deployments), what=f"The job {self.name!r}", delete=command)
+
+    def delete(self, *, cancel_runs: bool = False) -> None:
+        """Remove the job from every queue. Its ended runs stay, with their logs.
+
+        Args:
+            cancel_runs: Cancel its runs that wait or are in progress; otherwise they are a reason to refuse.
+
+        Raises:
+            InvalidInput: Runs of it wait or are in progress.
             Unreachable: The Prefect API does not answer.
         """
-        wait_for(self.adelete())
+        wait_for(self.adelete(cancel_runs=cancel_runs))
+
+
+def _runs_of(deployments: Sequence[UUID]) -> endings.Whose:
+    return {"deployment_filter": DeploymentFilter(id=DeploymentFilterId(any_=list(deployments)))}
 
 
 def check_fits(spec: JobSpec, pool_type: str, queue: str) -> None:
@@ -327,3 +376,4 @@ def _spec(
 
 # `Job.list` hides the type inside the class.
 _Jobs = list[Job]
+_Ids = list[UUID]

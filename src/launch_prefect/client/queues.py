@@ -8,18 +8,12 @@ from typing import Any
 import httpx
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import WorkPoolUpdate
-from prefect.client.schemas.filters import (
-    FlowRunFilter,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-    WorkPoolFilter,
-    WorkPoolFilterName,
-)
-from prefect.client.schemas.objects import FlowRun, StateType, WorkPool
+from prefect.client.schemas.filters import WorkPoolFilter, WorkPoolFilterName
+from prefect.client.schemas.objects import FlowRun, WorkPool
 from prefect.exceptions import ObjectNotFound
-from prefect.states import Cancelled, Cancelling
 
 from launch_prefect import naming
+from launch_prefect.client import endings
 from launch_prefect.client.api import connect, wait_for
 from launch_prefect.client.deployments import find, is_command_job, job_variables
 from launch_prefect.client.jobs import Job, ResourcesLike
@@ -27,9 +21,6 @@ from launch_prefect.client.runs import Run
 from launch_prefect.errors import InvalidInput
 from launch_prefect.queues import pools
 from launch_prefect.spec import JobSpec, QueueSpec, Resources, inputs
-
-_WAITING = (StateType.SCHEDULED,)
-_IN_PROGRESS = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
 
 
 class Queue:
@@ -174,13 +165,11 @@ class Queue:
     async def acounts(self) -> tuple[int, int]:
         """How many of its runs wait, and how many are in progress."""
         async with connect() as client:
-            return await self._count(client, _WAITING), await self._count(client, _IN_PROGRESS)
+            return await endings.counts(client, self._runs)
 
-    async def _count(self, client: PrefectClient, types: tuple[StateType, ...]) -> int:
-        return await client.count_flow_runs(
-            work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[self.name])),
-            flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[*types]))),
-        )
+    @property
+    def _runs(self) -> endings.Whose:
+        return {"work_pool_filter": WorkPoolFilter(name=WorkPoolFilterName(any_=[self.name]))}
 
     async def aworkers(self) -> _Workers:
         """The Prefect workers that serve it, with their last heartbeat."""
@@ -222,33 +211,15 @@ class Queue:
         """Asynchronous twin of `delete`."""
         async with connect() as client:
             self._pool = await pools.read(client, self.name)
-            waiting, busy = await self._count(client, _WAITING), await self._count(client, _IN_PROGRESS)
-            if (waiting or busy) and not cancel_runs:
-                raise InvalidInput(
-                    f"The queue {self.name!r} still has runs: {waiting} waiting, {busy} in progress.",
-                    mend="Wait for them, or cancel them with it: `prefect-launch queue delete --yes`.",
-                )
-            await self._cancel_all(client)
+            if cancel_runs:  # without a queue nobody would end them
+                await endings.cancel_all(client, self._runs, f"The queue {self.name} was deleted.")
+            else:
+                command = f"prefect-launch queue delete {self.name}"
+                await endings.refuse_if_any(client, self._runs, what=f"The queue {self.name!r}", delete=command)
             for deployment in await find(client, queue=self.name):
                 if is_command_job(deployment):
                     await client.delete_deployment(deployment.id)
             await client.delete_work_pool(self.name)
-
-    async def _cancel_all(self, client: PrefectClient) -> None:
-        """End the runs that wait, and ask the agents to stop the others: without a queue nobody would."""
-        pool = WorkPoolFilter(name=WorkPoolFilterName(any_=[self.name]))
-        states = FlowRunFilter(
-            state=FlowRunFilterState(
-                type=FlowRunFilterStateType(any_=[*_WAITING, StateType.PENDING, StateType.RUNNING])
-            )
-        )
-        message = f"The queue {self.name} was deleted."
-        while runs := await client.read_flow_runs(work_pool_filter=pool, flow_run_filter=states, limit=200):
-            for run in runs:
-                waits = run.state is not None and run.state.is_scheduled()
-                await client.set_flow_run_state(
-                    run.id, (Cancelled if waits else Cancelling)(message=message), force=True
-                )
 
     def delete(self, *, cancel_runs: bool = False) -> None:
         """Remove the queue and the jobs on it. Ended runs stay, with their logs.

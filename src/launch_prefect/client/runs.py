@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import shutil
-from collections.abc import AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -142,13 +142,25 @@ class Run:
     async def arefresh(self) -> Run:
         """Asynchronous twin of `refresh`."""
         async with connect() as client:
-            self._flow_run = await client.read_flow_run(self.id)
+            await self._look(client)
         return self
+
+    async def _look(self, client: PrefectClient) -> None:
+        with self._known():
+            self._flow_run = await client.read_flow_run(self.id)
+
+    @contextmanager
+    def _known(self) -> Iterator[None]:
+        try:
+            yield
+        except ObjectNotFound:
+            raise NotFound(f"The run {self.id} is not on the server any more; somebody has deleted it.") from None
 
     def refresh(self) -> Run:
         """Read it again from the server.
 
         Raises:
+            NotFound: It has been deleted.
             Unreachable: The Prefect API does not answer.
         """
         return wait_for(self.arefresh())
@@ -208,7 +220,7 @@ class Run:
         """Asynchronous twin of `wait`."""
         async with asyncio.timeout(timeout), connect() as client, aclosing(looks(self.id)) as moments:
             async for _ in moments:
-                self._flow_run = await client.read_flow_run(self.id)
+                await self._look(client)
                 if self.is_final:
                     break
         return self
@@ -224,16 +236,22 @@ class Run:
 
         Raises:
             TimeoutError: It has not ended in time.
+            NotFound: It has been deleted.
             Unreachable: The Prefect API does not answer.
         """
         return wait_for(self.await_end(timeout))
 
     async def afollow(self) -> AsyncIterator[LogLine]:
-        """Its log from the beginning, as it is written, until it has ended and every line was given."""
+        """Its log from the beginning, as it is written, until it has ended and every line was given.
+
+        Raises:
+            NotFound: It has been deleted.
+            Unreachable: The Prefect API does not answer.
+        """
         cursor = _Cursor(self.id)
         async with connect() as client:
             while True:
-                self._flow_run = await client.read_flow_run(self.id)
+                await self._look(client)
                 ended = self.is_final  # before the lines are read: with the final state the log is complete
                 async for line in cursor.read(client):
                     yield line
@@ -241,10 +259,15 @@ class Run:
                     return
                 await asyncio.sleep(_LOOK_SECONDS)
 
+    async def aiter_logs(self) -> AsyncGenerator[LogLine]:
+        """Its log so far, read page by page: as `logs`, for a log of any size."""
+        async with connect() as client:
+            async for line in _Cursor(self.id).read(client):
+                yield line
+
     async def alogs(self) -> _Lines:
         """Asynchronous twin of `logs`."""
-        async with connect() as client:
-            return [line async for line in _Cursor(self.id).read(client)]
+        return [line async for line in self.aiter_logs()]
 
     def logs(self) -> _Lines:
         """Its log so far.
@@ -254,10 +277,16 @@ class Run:
         """
         return wait_for(self.alogs())
 
+    async def aiter_metrics(self) -> AsyncGenerator[MetricsLine]:
+        """The metrics it has logged, read page by page: as `metrics`, for a log of any size."""
+        async with aclosing(self.aiter_logs()) as lines:
+            async for line in lines:
+                if line.stream == "stdout" and (metrics := parse_metrics(line.text)) is not None:
+                    yield metrics
+
     async def ametrics(self) -> _Metrics:
         """Asynchronous twin of `metrics`."""
-        parsed = (parse_metrics(line.text) for line in await self.alogs() if line.stream == "stdout")
-        return [metrics for metrics in parsed if metrics is not None]
+        return [metrics async for metrics in self.aiter_metrics()]
 
     def metrics(self) -> _Metrics:
         """The metrics it has logged with `launch_run.log`, in order.
@@ -294,12 +323,12 @@ class Run:
     async def acancel(self) -> Run:
         """Asynchronous twin of `cancel`."""
         async with connect() as client:
-            flow_run = await client.read_flow_run(self.id)
-            if flow_run.state is not None and flow_run.state.is_final():
-                self._flow_run = flow_run
+            await self._look(client)
+            if self.is_final:
                 raise InvalidInput(f"The run {self.id} has already ended {self.state}.")
-            await client.set_flow_run_state(self.id, Cancelling(message="Cancelled on request."))
-            self._flow_run = await client.read_flow_run(self.id)
+            with self._known():
+                await client.set_flow_run_state(self.id, Cancelling(message="Cancelled on request."))
+            await self._look(client)
         return self
 
     def cancel(self) -> Run:
@@ -310,6 +339,7 @@ class Run:
 
         Raises:
             InvalidInput: It has already ended.
+            NotFound: It has been deleted.
             Unreachable: The Prefect API does not answer.
         """
         return wait_for(self.acancel())

@@ -15,6 +15,7 @@ Starter = Callable[[Callable[[Child], None]], Awaitable[Child]]
 _QUICK = 20.0  # seconds: who lives longer has recovered
 _MOST_QUICK_DEATHS = 5
 _LONGEST_PAUSE = 10.0
+_LONGEST_END = 35.0  # seconds that one which did not get ready may take to end before it is hurried
 
 
 class Part:
@@ -84,7 +85,9 @@ class Part:
         try:
             await self.begin()
         except LaunchError as error:
-            await self.end(asyncio.Event())
+            patience = asyncio.Event()
+            asyncio.get_running_loop().call_later(_LONGEST_END, patience.set)
+            await self.end(patience)
             return error
         self._say(f"The {self.name} is back.")
         return None
@@ -93,7 +96,7 @@ class Part:
         """End it and what it started.
 
         Args:
-            hurry: When set, it is not asked first.
+            hurry: When set, it is hurried.
         """
         if self.child is not None:
             await stop(self.child, hurry)

@@ -21,6 +21,7 @@ from launch_prefect.errors import DiskFull, LaunchError
 from launch_prefect.server import child as launcher
 
 _KEPT_LOG = 5_000_000
+_BETWEEN_SIGNALS = 0.5  # seconds: two signals at once may arrive as one
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,9 @@ class Child:
         log: File of its output.
         log_start: Where in the file the output of this process begins.
         stop_signal: Signal that asks it to end.
-        hurry_signal: Signal that ends it without asking.
-        grace: Seconds it may take to end when asked.
+        hurry_signal: Signal that ends it without waiting; it may be the one that asks, sent once more.
+        grace: Seconds it may take to end when asked; None for as long as it takes.
+        hurry_grace: Seconds it may take to end when hurried, before SIGKILL.
     """
 
     name: str
@@ -43,7 +45,8 @@ class Child:
     log_start: int
     stop_signal: signal.Signals
     hurry_signal: signal.Signals
-    grace: float
+    grace: float | None
+    hurry_grace: float
 
     @property
     def pid(self) -> int:
@@ -145,7 +148,8 @@ async def spawn(
     stop_signal: signal.Signals = signal.SIGTERM,
     death_signal: signal.Signals | None = None,
     hurry_signal: signal.Signals = signal.SIGKILL,
-    grace: float = 10,
+    grace: float | None = 10,
+    hurry_grace: float = 6,  # PostgreSQL's SIGQUIT may take a moment; SIGKILL does not
     user: tuple[int, int] | None = None,
 ) -> Child:
     """Start a process that a terminal's Ctrl-C does not reach and that ends when we die.
@@ -160,8 +164,9 @@ async def spawn(
         cwd: Its working directory; ours by default.
         stop_signal: Signal that asks it to end.
         death_signal: Signal it gets when we die without ending it (Linux only); `stop_signal` by default.
-        hurry_signal: Signal that ends it without asking.
-        grace: Seconds it may take to end when asked.
+        hurry_signal: Signal that ends it without waiting; it may be the one that asks, sent once more.
+        grace: Seconds it may take to end when asked; None for as long as it takes.
+        hurry_grace: Seconds it may take to end when hurried, before SIGKILL.
         user: User and group it runs as; ours by default.
 
     Returns:
@@ -185,7 +190,7 @@ async def spawn(
             os.close(output)
     except OSError as error:
         raise explain_os_error(error, log.parent) from None
-    return Child(name, process, log, start, stop_signal, hurry_signal, grace)
+    return Child(name, process, log, start, stop_signal, hurry_signal, grace, hurry_grace)
 
 
 def _open_log(log: Path) -> int:
@@ -267,9 +272,13 @@ async def stop(child: Child, hurry: asyncio.Event) -> None:
 
     Args:
         child: The child; one that has ended is fine.
-        hurry: When set, nothing is asked or waited for.
+        hurry: When set, it is hurried and no longer waited for than `hurry_grace`.
     """
-    if not hurry.is_set():
+    if hurry.is_set():
+        if child.hurry_signal == child.stop_signal:
+            _send(child, child.stop_signal)
+            await _ended(child, _BETWEEN_SIGNALS)
+    else:
         _send(child, child.stop_signal)
         hurried = asyncio.create_task(hurry.wait())
         ended = asyncio.create_task(child.process.wait())
@@ -281,12 +290,19 @@ async def stop(child: Child, hurry: asyncio.Event) -> None:
     if child.process.returncode is None:
         started = descendants(child.pid)
         _send(child, child.hurry_signal)
-        with suppress(TimeoutError):  # PostgreSQL's SIGQUIT may take a moment; SIGKILL does not
-            await asyncio.wait_for(child.process.wait(), timeout=6)
+        await _ended(child, child.hurry_grace)
+        if child.process.returncode is None:
+            started += descendants(child.pid)
         kill_group(child.pid)
         await child.process.wait()
         kill_processes(started)
     kill_group(child.pid)
+
+
+async def _ended(child: Child, timeout: float) -> None:
+    """Wait until a child has ended, and no longer than some seconds."""
+    with suppress(TimeoutError):
+        await asyncio.wait_for(child.process.wait(), timeout=timeout)
 
 
 def _send(child: Child, number: signal.Signals) -> None:

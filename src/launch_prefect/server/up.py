@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,8 @@ from launch_prefect.settings import LaunchSettings
 from launch_prefect.spec.queue import QueueSpec
 
 AGENT = "agent"
-_AGENT_GRACE = 35  # seconds: it cancels its runs, each with a grace of its own
+_AGENT_HURRY_GRACE = 15  # seconds: hurried, it kills its runs and reports them
+_SECONDS_TO_TELL = 10.0  # after which it is said what the agent's end waits for
 _AGENT_SECONDS_TO_START = 120
 
 
@@ -115,11 +117,10 @@ class _System:
                 starting.result()
                 await _first(asked, self._gave_up)
         finally:
+            if self._gave_up.done():  # said before the end, which may take as long as the runs' grace
+                self._voice.say_error(str(self._gave_up.result()))
             await self._end([starting, asked])
-        if self._gave_up.done():
-            self._voice.say_error(str(self._gave_up.result()))
-            return Unreachable.exit_code
-        return 0
+        return Unreachable.exit_code if self._gave_up.done() else 0
 
     async def _start(self) -> None:
         began = time.monotonic()
@@ -165,7 +166,11 @@ class _System:
         }
         command = self._work.agent_command(self._work.names)
         log = self._log("agent")
-        child = await process.spawn(AGENT, command, env=environment, log=log, grace=_AGENT_GRACE)
+        child = await process.spawn(
+            AGENT, command, env=environment, log=log,
+            grace=None,  # it stops its runs, each with a grace of its own: killed, it would leave them behind
+            hurry_signal=signal.SIGTERM, hurry_grace=_AGENT_HURRY_GRACE,
+        )  # fmt: skip
         spawned(child)
         with connect.using_api(api_url):
             ready = self._work.wait_for_agent(self._work.names)
@@ -196,17 +201,29 @@ class _System:
 
     async def _end(self, tasks: Sequence[asyncio.Task[Any]]) -> None:
         """End the agent, then the server, then PostgreSQL: each needs the next to end well."""
+        self._ending.asked.set()  # from now on a signal hurries
         unfinished = [*tasks, *self._keepers]
         for task in unfinished:
             task.cancel()
         await asyncio.gather(*unfinished, return_exceptions=True)
         for part in reversed(self._parts):
+            telling = asyncio.create_task(self._tell_of_runs()) if part.name == AGENT else None
             with self._voice.working(f"Ending the {part.name} (Ctrl-C again to hurry)"):
                 await part.end(self._ending.hurry)
+            if telling is not None:
+                telling.cancel()
         postgres.forget_socket_folder(self._place)
         state.forget(self._settings)
         if self._parts:
             self._voice.say("Everything that was started has ended.")
+
+    async def _tell_of_runs(self) -> None:
+        await asyncio.sleep(_SECONDS_TO_TELL)
+        if not self._ending.hurry.is_set():
+            self._voice.say(
+                "The agent is stopping the runs in progress, each with the grace (stop_grace) of its queue or job. "
+                "Ctrl-C again, or a second SIGTERM, ends them at once."
+            )
 
     def _log(self, name: str) -> Path:
         return self._home / "logs" / f"{name}.log"

@@ -81,7 +81,13 @@ class DockerLaunchWorker(LaunchWorker[DockerLaunchJobConfiguration, Any, DockerW
     ) -> str:
         """The id of the image it runs."""
         if isinstance(attempt.source, ImageSource):
-            return await self._images.resolve(attempt.source.image, log=say)
+            login = configuration.registry_credentials
+            return await self._images.resolve(
+                attempt.source.image,
+                log=say,
+                policy=configuration.image_pull_policy,
+                credentials=login and (login.registry_url, login.username, login.password.get_secret_value()),
+            )
         image = await self._images.ensure(
             job=attempt.job,
             source=attempt.source,

@@ -56,14 +56,17 @@ def measure(command: list[str], given: argparse.Namespace, folder: Path) -> None
     (code := folder / "code").mkdir()
     (code / "README").write_text("A job of the benchmark.\n")
     image = ours(code, command, 1)[1]  # what the runs run in is built
+    beside = docker_run(image, command) if image else [sys.executable, *command[1:]]
     ours_took, bare_took = [], []
     for number in range(given.times):
-        bare_took.append(bare(command if image is None else docker_run(image, command), given.runs))
+        bare_took.append(bare(beside, given.runs))
         ours_took.append(ours(code, command, given.runs)[0])
         print(f"{number + 1}: ours {ours_took[-1]:.2f} s, bare {bare_took[-1]:.2f} s", flush=True)
     one, other = statistics.median(ours_took), statistics.median(bare_took)
     what = f"{given.runs} runs of {given.seconds:g} s at once, target {given.target}, {os.cpu_count()} cores"
     print(f"{what}: ours {one:.2f} s, bare {other:.2f} s, {one / other:.2f} times (medians of {given.times})")
+    if image:
+        subprocess.run(["docker", "image", "rm", "--force", image], stdout=subprocess.DEVNULL, check=False)
 
 
 def ours(code: Path, command: list[str], count: int) -> tuple[float, str | None]:
@@ -87,10 +90,9 @@ def ours(code: Path, command: list[str], count: int) -> tuple[float, str | None]
 def bare(command: Sequence[str], count: int) -> float:
     """Seconds that the same programs take side by side."""
     began = time.monotonic()
-    words = [sys.executable if word == "python" else word for word in command]
-    for process in [subprocess.Popen(words, stdout=subprocess.DEVNULL) for _ in range(count)]:
+    for process in [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(count)]:
         if process.wait(600):
-            raise SystemExit(f"{words} ended with exit code {process.returncode}")
+            raise SystemExit(f"{command} ended with exit code {process.returncode}")
     return time.monotonic() - began
 
 

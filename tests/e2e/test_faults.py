@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from launch_prefect import Queue, Run
+from launch_prefect import Job, Queue, Run
 from launch_prefect.errors import Unreachable
 from launch_prefect.server import prefect_server
 from tests.e2e.system import CASES, JOB, System, case, explained, left_of, submit, texts, until
@@ -97,9 +97,8 @@ def test_the_disk_of_the_agents_state_is_full(
     system: System, own_queue: str, small_disk: Path, large_folder: Path
 ) -> None:
     def submitted(folder: Path, *words: str) -> Run:
-        command = " ".join(["python", "job.py", *words])
-        done = system.cli("submit", "-q", own_queue, folder, "-E", command, "--json")
-        return Run.get(done.json["id"])
+        job = Job.from_code(folder, entrypoint=["python", "job.py", *words], name=JOB)
+        return Queue(own_queue).submit(job)
 
     with system.agent(own_queue, env={"LAUNCH_HOME": str(small_disk), "PREFECT_API_URL": system.api_url}):
         too_large = submitted(large_folder, "talk").wait(60)

@@ -41,7 +41,6 @@ def test_refused_at_submission(system: System, tmp_path: Path) -> None:
         (*local, "-c", unknown_key): ("resorces", "did you mean 'resources'"),
         (*typed, "epochs=many"): ("epochs", "integer", "many"),
         (*typed, "epoch=4"): ("epoch", "did you mean 'epochs'"),
-        (*local, CASES, "-E", "python ${}"): ("${",),
         (*local, CASES, "-E", "python ${run_uid}"): ("${run_uid}", "did you mean ${run_id}"),
         ("submit", "-q", "locale", CASES, *PYTHON): ("'locale'", "Did you mean 'local'"),
         (*local, "--image", "example.com/team/train:1.4"): ("runs processes", "target docker"),

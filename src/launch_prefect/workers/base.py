@@ -28,20 +28,23 @@ from prefect.states import Submitting
 from prefect.utilities.collections import batched_iterable
 from prefect.workers.base import BaseVariables, BaseWorker, BaseWorkerResult
 
-from launch_prefect.errors import InvalidInput, LaunchError
+from launch_prefect.errors import LaunchError
 from launch_prefect.settings import LaunchSettings, get_settings
 from launch_prefect.workers import _prefect, outcome
-from launch_prefect.workers.attempt import Attempt, environment_from, source_from, words_from
-from launch_prefect.workers.configuration import LaunchJobConfiguration, merged_variables, secret_names, with_macros
+from launch_prefect.workers.attempt import Attempt
+from launch_prefect.workers.configuration import LaunchJobConfiguration, with_macros
 from launch_prefect.workers.events import PoolEvents
 from launch_prefect.workers.lifecycle import Lifecycle, Say
 from launch_prefect.workers.logs import LogShipper, now
 from launch_prefect.workers.outcome import Stopped
 from launch_prefect.workers.reporting import Reporter, until_answered
+from launch_prefect.workers.resolve import resolve
 from launch_prefect.workers.running import Running
 
 CHECK_SECONDS = 5
 """How often runs in progress are compared with the server, in one request, in case an event was lost."""
+FRESH_SECONDS = 0.05
+"""In so short a time nobody else takes, starts, watches and reports a run: that takes four requests and a process."""
 REPORT_SECONDS = 30
 """How long a worker that is being stopped waits for a server that is away, to report the runs it has ended."""
 REST_SECONDS = 0.1
@@ -65,6 +68,7 @@ class LaunchWorker(BaseWorker[C, V, R], abc.ABC, Generic[C, V, R]):  # ABC: Pref
         super().__init__(*args, **kwargs)
         self.settings: LaunchSettings = get_settings()
         self._in_progress: dict[UUID, Lifecycle] = {}
+        self._listed_at = 0.0
         self._token = uuid4().hex[:8]
         self._flow_names: dict[UUID, str] = {}
         self._dispatching = anyio.Lock()
@@ -191,6 +195,7 @@ class LaunchWorker(BaseWorker[C, V, R], abc.ABC, Generic[C, V, R]):  # ABC: Pref
     # Taking runs
 
     async def _due(self) -> list[WorkerFlowRunResponse]:
+        self._listed_at = anyio.current_time()
         try:
             entries = await self.client.get_scheduled_flow_runs_for_work_pool(
                 work_pool_name=_prefect.pool_name(self),
@@ -253,6 +258,8 @@ class LaunchWorker(BaseWorker[C, V, R], abc.ABC, Generic[C, V, R]):  # ABC: Pref
             state = await reporter.propose(mine)
             if state is None or (state.name, state.message) != (mine.name, mine.message):
                 return  # cancelled, deleted, or another agent was first
+            if await self._ran_meanwhile(run, reporter):
+                return
             lifecycle = await until_answered(lambda: self._lifecycle(run, deployment, reporter))
             self._in_progress[run.id] = lifecycle
             if not self._accepting:
@@ -271,41 +278,29 @@ class LaunchWorker(BaseWorker[C, V, R], abc.ABC, Generic[C, V, R]):  # ABC: Pref
             _prefect.free_slot(self, run.id)
             self.wake()
 
+    async def _ran_meanwhile(self, run: FlowRun, reporter: Reporter) -> bool:
+        """Whether another agent has run it since it was listed; its end is then put back.
+
+        Prefect's server takes Pending after Completed: whoever holds an old list could run what has ended again.
+        """
+        if anyio.current_time() - self._listed_at < FRESH_SECONDS:
+            return False
+        current = await until_answered(functools.partial(self.client.read_flow_run, run.id))
+        if current.run_count == run.run_count:
+            return False
+        states = await until_answered(functools.partial(self.client.read_flow_run_states, run.id))
+        ends = [state for state in states if state.is_final()]
+        end = max(ends, key=lambda state: state.timestamp)
+        await reporter.propose(State(type=end.type, name=end.name, message=end.message), force=True)
+        return True
+
     async def _lifecycle(self, run: FlowRun, deployment: DeploymentResponse, reporter: Reporter) -> Lifecycle:
-        variables = merged_variables(deployment.job_variables, run.job_variables)
-        template = self.work_pool.base_job_template
-        try:
-            configuration: LaunchJobConfiguration = await self.job_configuration.from_template_and_values(
-                template, variables, client=self.client
-            )
-        except ObjectNotFound as error:
-            raise InvalidInput(
-                f"The job variables of this run name what does not exist: {error}.",
-                mend="Make the block or variable, or correct its name.",
-            ) from None
-        except ValueError as error:  # pydantic's, or a block or variable that does not exist
-            raise InvalidInput(
-                f"The job variables of this run can't be used: {error}.",
-                mend="Correct them on the run, the job or the queue (the work pool).",
-            ) from None
-        env = environment_from(configuration)
-        secret = secret_names(template, variables)
-        attempt = Attempt(
-            run_id=run.id,
-            run_name=run.name,
+        attempt, configuration = await resolve(
+            self,
+            run,
+            deployment,
             job=self._flow_names.get(run.flow_id, str(run.flow_id)),
             queue=_prefect.pool_name(self),
-            number=run.run_count + 1,
-            agent=self.name,
-            author=run.created_by.display_value or "" if run.created_by else "",
-            config=run.parameters,
-            source=source_from(configuration.source),
-            command=words_from(configuration.command),
-            env=env,
-            secrets=frozenset(env[name] for name in secret if name in env),
-            resources=configuration.resources,
-            timeout=configuration.timeout,
-            stop_grace=configuration.stop_grace,
         )
         assert self._shipper is not None  # noqa: S101 - made in setup
         return Lifecycle(attempt, _Bound(self, configuration), reporter, self._shipper)

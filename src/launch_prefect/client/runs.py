@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import shutil
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -17,15 +15,12 @@ from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterState,
     FlowRunFilterStateType,
-    LogFilter,
-    LogFilterFlowRunId,
-    LogFilterTimestamp,
     WorkPoolFilter,
     WorkPoolFilterName,
     WorkPoolFilterType,
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
-from prefect.client.schemas.sorting import FlowRunSort, LogSort
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling
 
@@ -33,28 +28,12 @@ from launch_prefect import naming
 from launch_prefect.client.api import connect, ui_url, wait_for
 from launch_prefect.client.changes import looks
 from launch_prefect.client.jobs import flow_names
+from launch_prefect.client.log_lines import LogCursor, LogLine
 from launch_prefect.errors import InvalidInput, NotFound
 from launch_prefect.tracking.metrics import MetricsLine, parse_metrics
 
 _PAGE = 200
 _LOOK_SECONDS = 0.5  # between looks at a run that goes on
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class LogLine:
-    """One line of a run's log.
-
-    Attributes:
-        text: The line.
-        at: When it was written.
-        stream: `stdout`, `stderr`, or `launch` for the agent's own lines.
-        level: Level as in the `logging` module; the standard error's lines have WARNING.
-    """
-
-    text: str
-    at: datetime
-    stream: str
-    level: int
 
 
 class Run:
@@ -248,7 +227,7 @@ class Run:
             NotFound: It has been deleted.
             Unreachable: The Prefect API does not answer.
         """
-        cursor = _Cursor(self.id)
+        cursor = LogCursor(self.id)
         async with connect() as client:
             while True:
                 await self._look(client)
@@ -262,7 +241,7 @@ class Run:
     async def aiter_logs(self) -> AsyncGenerator[LogLine]:
         """Its log so far, read page by page: as `logs`, for a log of any size."""
         async with connect() as client:
-            async for line in _Cursor(self.id).read(client):
+            async for line in LogCursor(self.id).read(client):
                 yield line
 
     async def alogs(self) -> _Lines:
@@ -343,35 +322,6 @@ class Run:
             Unreachable: The Prefect API does not answer.
         """
         return wait_for(self.acancel())
-
-
-class _Cursor:
-    """Where reading a run's log has come to."""
-
-    def __init__(self, run_id: UUID) -> None:
-        self._run_id = run_id
-        self._last: datetime | None = None
-        self._seen: set[UUID] = set()  # records of the very time the last page ended with
-
-    async def read(self, client: PrefectClient) -> AsyncIterator[LogLine]:
-        while True:
-            page = await client.read_logs(self._filter(), limit=_PAGE, offset=0, sort=LogSort.TIMESTAMP_ASC)
-            new = [entry for entry in page if entry.id not in self._seen]
-            for entry in new:
-                for text in entry.message.split("\n"):
-                    yield LogLine(text, entry.timestamp, entry.name, entry.level)
-            if new:
-                self._last = new[-1].timestamp
-                self._seen = {entry.id for entry in page if entry.timestamp == self._last}
-            if len(page) < _PAGE or not new:
-                return
-
-    def _filter(self) -> LogFilter:
-        return LogFilter(
-            flow_run_id=LogFilterFlowRunId(any_=[self._run_id]),
-            # Prefect includes the moment itself
-            timestamp=LogFilterTimestamp(after_=self._last) if self._last else None,
-        )
 
 
 def _pools(queue: str | None) -> WorkPoolFilter:

@@ -318,7 +318,9 @@ async def test_flush_returns_when_all_is_stored_and_not_before():
 async def test_flush_of_a_run_waits_for_no_later_line_of_another():
     async with shipping() as (server, shipper):
         await shipper.add(ONE, "stdout", 20, texts(1))
-        await asyncio.sleep(0.01)
+        async with asyncio.timeout(5):
+            while not server.stored:
+                await asyncio.sleep(0)
         server.open.clear()
         await shipper.add(TWO, "stdout", 20, texts(1))
         await flushed(shipper)
@@ -348,3 +350,22 @@ async def test_an_answer_that_nobody_expects_costs_no_run_its_end():
         await shipper.add(TWO, "stdout", 20, texts(2))
         await flushed(shipper, TWO)
         assert server.messages(TWO) == ["line 0", "line 1"]
+
+
+async def test_lines_of_several_runs_share_a_request():
+    async with shipping() as (server, shipper):
+        for run in (ONE, TWO):
+            await shipper.add(run, "stdout", 20, texts(1))
+            await asyncio.sleep(0)
+        async with asyncio.timeout(5):
+            while len(server.stored) < 2:
+                await asyncio.sleep(0)
+        assert server.requests == 1
+
+
+async def test_a_run_that_has_ended_waits_for_no_company(monkeypatch):
+    monkeypatch.setattr(logs, "LINGER_SECONDS", 60)
+    async with shipping() as (server, shipper):
+        await shipper.add(ONE, "stdout", 20, texts(1))
+        await flushed(shipper, ONE)
+        assert len(server.stored) == 1

@@ -80,7 +80,7 @@ def check(texts: Sequence[str], config_keys: Sequence[str] | None, *, where: str
             if name is None or name in known:
                 continue
             key = name.removeprefix("config.").partition(".")[0]
-            if name.startswith("config.") and (config_keys is None or key in config_keys):
+            if name.startswith("config.") and (key in config_keys if config_keys is not None else key):
                 continue
             close = nearest(name, known)
             hint = f"did you mean ${{{close}}}?" if close else f"known are: {', '.join(known)}."

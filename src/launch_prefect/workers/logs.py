@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -22,6 +23,8 @@ from launch_prefect.workers.reporting import until_answered
 BATCH_RECORDS = 1000
 """Below 4,000 records, a request is one transaction of Prefect's server: stored whole or not at all."""
 BATCH_BYTES = 2 * 1024 * 1024
+LINGER_SECONDS = 0.1
+"""Lines wait so long for company, unless their run has ended and waits for them."""
 BUFFER_BYTES = 8 * 1024 * 1024
 """With more than this waiting, whoever adds waits: a chatty job is slowed rather than memory filled."""
 PACK_FROM = 500
@@ -69,6 +72,8 @@ class LogShipper:
         self._unsent: dict[UUID, int] = {}
         self._added = asyncio.Event()
         self._sent = asyncio.Condition()
+        self._flushing = 0
+        self._urgent = asyncio.Event()
 
     async def add(self, run_id: UUID, name: str, level: int, messages: Iterable[tuple[str, datetime]]) -> None:
         """Queue messages of a run; waits while too much is waiting.
@@ -113,15 +118,25 @@ class LogShipper:
 
     async def flush(self, run_id: UUID) -> None:
         """Return when every record of the run that was added is on the server, and forget the run."""
-        async with self._sent:
-            await self._sent.wait_for(lambda: not self._unsent.get(run_id))
-            self._unsent.pop(run_id, None)
-            self._last_at.pop(run_id, None)
+        self._flushing += 1
+        self._urgent.set()
+        try:
+            async with self._sent:
+                await self._sent.wait_for(lambda: not self._unsent.get(run_id))
+        finally:
+            self._flushing -= 1
+            if not self._flushing:
+                self._urgent.clear()
+        self._unsent.pop(run_id, None)
+        self._last_at.pop(run_id, None)
 
     async def run(self) -> None:
         """Send for ever."""
         while True:
             await self._added.wait()
+            if self._waiting_bytes < BATCH_BYTES:
+                with suppress(TimeoutError):  # one request for what several runs say at nearly the same time
+                    await asyncio.wait_for(self._urgent.wait(), LINGER_SECONDS)
             self._added.clear()
             while batch := self._next_batch():
                 try:

@@ -58,7 +58,7 @@ async def resolve(
         number=run.run_count + 1,
         agent=worker.name,
         author=run.created_by.display_value or "" if run.created_by else "",
-        config=run.parameters,
+        config=_in_order(run.parameters, deployment),
         source=source_from(configuration.source),
         command=words_from(configuration.command),
         env=env,
@@ -68,3 +68,10 @@ async def resolve(
         stop_grace=configuration.stop_grace,
     )
     return attempt, configuration
+
+
+def _in_order(config: dict[str, Any], deployment: DeploymentResponse) -> dict[str, Any]:
+    """A config in the order of the job's inputs: the server's database keeps none, and `${args}` shows it."""
+    properties = (deployment.parameter_openapi_schema or {}).get("properties", {})
+    places = {name: schema.get("position", len(properties)) for name, schema in properties.items()}
+    return dict(sorted(config.items(), key=lambda item: places.get(item[0], len(places))))

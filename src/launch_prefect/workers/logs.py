@@ -134,7 +134,7 @@ class LogShipper:
         """Send for ever."""
         while True:
             await self._added.wait()
-            if self._waiting_bytes < BATCH_BYTES:
+            if self._waiting_bytes < min(BATCH_BYTES, BUFFER_BYTES // 2):
                 with suppress(TimeoutError):  # one request for what several runs say at nearly the same time
                     await asyncio.wait_for(self._urgent.wait(), LINGER_SECONDS)
             self._added.clear()

@@ -47,7 +47,7 @@ FRESH_SECONDS = 0.05
 """In so short a time nobody else takes, starts, watches and reports a run: that takes four requests and a process."""
 REPORT_SECONDS = 30
 """How long a worker that is being stopped waits for a server that is away, to report the runs it has ended."""
-REST_SECONDS = 0.1
+REST_SECONDS = 0.2
 """Between two polls: a hundred events at once need no hundred polls, and the first is still served at once."""
 AHEAD = timedelta(seconds=15)
 """Runs scheduled for this soon are waited for; later ones the next poll finds. Longer than a poll's 13 s at most."""
@@ -71,6 +71,7 @@ class LaunchWorker(BaseWorker[C, V, R], abc.ABC, Generic[C, V, R]):  # ABC: Pref
         self._listed_at = 0.0
         self._token = uuid4().hex[:8]
         self._flow_names: dict[UUID, str] = {}
+        self._known_deployments: dict[UUID, DeploymentResponse] = {}
         self._dispatching = anyio.Lock()
         self._wake = anyio.Event()
         self._next_wake: datetime | None = None
@@ -227,21 +228,27 @@ class LaunchWorker(BaseWorker[C, V, R], abc.ABC, Generic[C, V, R]):  # ABC: Pref
         self._spawn(wait(), self._services)
 
     async def _deployments(self, entries: list[WorkerFlowRunResponse]) -> dict[UUID, DeploymentResponse]:
-        """All deployments and flow names of a poll in at most two requests."""
-        ids = {entry.flow_run.deployment_id for entry in entries} - {None}
-        unnamed = {entry.flow_run.flow_id for entry in entries} - self._flow_names.keys()
+        """All deployments and flow names of a poll in at most two requests, and mostly none.
+
+        A run that we submitted carries its own copy of what its job says, so an older reading of its deployment does.
+        """
+        runs = [entry.flow_run for entry in entries]
+        unnamed = {run.flow_id for run in runs} - self._flow_names.keys()
         if unnamed:
             flows = await self.client.read_flows(
                 flow_filter=FlowFilter(id=FlowFilterId(any_=list(unnamed))), sort=FlowSort.NAME_ASC
             )
             self._flow_names |= {flow.id: flow.name for flow in flows}
-        if not ids:
-            return {}
-        found = await self.client.read_deployments(
-            deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[i for i in ids if i])),
-            sort=DeploymentSort.UPDATED_DESC,
-        )
-        return {deployment.id: deployment for deployment in found}
+        pinned = {run.deployment_id for run in runs if "source" in (run.job_variables or {})}
+        bare = {run.deployment_id for run in runs if "source" not in (run.job_variables or {})}
+        wanted = [i for i in (pinned - self._known_deployments.keys()) | bare if i is not None]
+        if wanted:
+            found = await self.client.read_deployments(
+                deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=wanted)),
+                sort=DeploymentSort.UPDATED_DESC,
+            )
+            self._known_deployments |= {deployment.id: deployment for deployment in found}
+        return {i: self._known_deployments[i] for i in pinned | bare if i in self._known_deployments}
 
     async def _take(self, run: FlowRun, deployment: DeploymentResponse, taken: asyncio.Future[bool]) -> None:
         """One run from Pending to its final state.
@@ -252,19 +259,20 @@ class LaunchWorker(BaseWorker[C, V, R], abc.ABC, Generic[C, V, R]):  # ABC: Pref
             taken: Told whether it is this worker's, as soon as the server has said so.
         """
         reporter = Reporter(self.client, run.id)
+        listed = self._listed_at
         # The token tells two agents of one name apart.
         mine: State[Any] = Submitting(message=f"Taken by {self.name} ({self._token}).")
         try:
             state = await reporter.propose(mine)
             if state is None or (state.name, state.message) != (mine.name, mine.message):
                 return  # cancelled, deleted, or another agent was first
-            if await self._ran_meanwhile(run, reporter):
+            taken.set_result(True)  # the next one need not wait for what follows
+            if await self._ran_meanwhile(run, reporter, listed):
                 return
             lifecycle = await until_answered(lambda: self._lifecycle(run, deployment, reporter))
             self._in_progress[run.id] = lifecycle
             if not self._accepting:
                 lifecycle.stop(Stopped.AGENT)
-            taken.set_result(True)
             await lifecycle.run()
         except LaunchError as error:
             await reporter.propose(outcome.of_error(error))
@@ -278,12 +286,12 @@ class LaunchWorker(BaseWorker[C, V, R], abc.ABC, Generic[C, V, R]):  # ABC: Pref
             _prefect.free_slot(self, run.id)
             self.wake()
 
-    async def _ran_meanwhile(self, run: FlowRun, reporter: Reporter) -> bool:
+    async def _ran_meanwhile(self, run: FlowRun, reporter: Reporter, listed: float) -> bool:
         """Whether another agent has run it since it was listed; its end is then put back.
 
         Prefect's server takes Pending after Completed: whoever holds an old list could run what has ended again.
         """
-        if anyio.current_time() - self._listed_at < FRESH_SECONDS:
+        if anyio.current_time() - listed < FRESH_SECONDS:
             return False
         current = await until_answered(functools.partial(self.client.read_flow_run, run.id))
         if current.run_count == run.run_count:

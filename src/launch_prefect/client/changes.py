@@ -26,16 +26,17 @@ async def looks(run_id: UUID) -> AsyncGenerator[None]:
     Args:
         run_id: The run.
     """
+    yield  # before any connection: most runs that somebody asks about have ended
     loop = asyncio.get_running_loop()
     ends = _ENDS.setdefault(loop, _Ends())
     ended = ends.wanted(run_id)
     try:
         while True:
-            yield
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_SECONDS):
                     await ended.wait()
             ended.clear()
+            yield
     finally:
         ends.unwanted(run_id, ended)
 

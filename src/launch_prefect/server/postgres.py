@@ -47,6 +47,9 @@ _SETTINGS = {
     "port": "5432",
     # Prefect's pool takes up to 40 (see prefect_server.py); the rest is for people and tools.
     "max_connections": "80",
+    # A young database has no statistics, and is asked in bursts: gather them early.
+    "autovacuum_naptime": "5s",
+    "autovacuum_analyze_threshold": "20",
     "shared_buffers": "64MB",
     # /dev/shm is small or missing in containers: no segments there, and no parallel queries that need them.
     "dynamic_shared_memory_type": "mmap",

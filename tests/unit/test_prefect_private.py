@@ -52,7 +52,6 @@ GUARDED = {
     "_release_limit_slot",
     "_submit_scheduled_flow_runs",
     "_build_container_settings",
-    "_convert_labels_to_docker_format",
 }
 
 
@@ -67,7 +66,6 @@ def test_methods_have_the_parameters_we_give():
     assert inspect.iscoroutinefunction(BaseWorker._submit_scheduled_flow_runs)
     assert parameters(DockerWorker._build_container_settings) == ["self", "docker_client", "configuration"]
     assert not inspect.iscoroutinefunction(DockerWorker._build_container_settings)
-    assert parameters(DockerWorkerJobConfiguration._convert_labels_to_docker_format) == ["self", "labels"]
 
 
 def test_hooks_that_we_override_are_still_called_by_that_name():
@@ -149,15 +147,6 @@ def test_a_local_api_does_not_turn_a_command_job_s_network_to_the_host_s(monkeyp
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:4200/api"}):
         assert configuration.get_network_mode() is None
         assert configuration.get_extra_hosts(SimpleNamespace()) is None
-
-
-def test_labels_are_written_as_docker_takes_them():
-    configuration = DockerWorkerJobConfiguration(image="x")
-    labels = {"prefect.io/flow-run-id": "1", "launch_prefect.run-id": "2"}
-    assert _prefect.docker_labels(configuration, labels) == {
-        "io.prefect.flow-run-id": "1",
-        "launch_prefect.run-id": "2",
-    }
 
 
 RAISED = """

@@ -63,8 +63,3 @@ def container_settings(
 ) -> dict[str, Any]:
     """What prefect-docker makes of a configuration: the arguments of docker-py's `containers.create`."""
     return cast(dict[str, Any], worker._build_container_settings(client, configuration))
-
-
-def docker_labels(configuration: DockerWorkerJobConfiguration, labels: dict[str, str]) -> dict[str, str]:
-    """Labels as prefect-docker writes them."""
-    return cast(dict[str, str], configuration._convert_labels_to_docker_format(labels))

@@ -10,7 +10,8 @@ from docker.models.containers import Container
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
 
 from launch_prefect import dockerpy
-from launch_prefect.errors import InfrastructureLost, Unreachable
+from launch_prefect.errors import InfrastructureLost
+from launch_prefect.images import engine
 from launch_prefect.workers.engine_log import LOST, EngineLog
 from launch_prefect.workers.running import Chunk, Exit
 from launch_prefect.workers.threads import in_thread
@@ -19,19 +20,6 @@ ENGINE_PATIENCE_SECONDS = 60
 """How long an engine may be away, as while it is being restarted, before its runs are given up."""
 
 _ENDED = ("exited", "dead")
-
-
-def engine_address(client: DockerClient) -> str:
-    """Where the engine is, for messages."""
-    return str(client.api.base_url).replace("http+docker://localhost", "the local socket")
-
-
-def unreachable(address: str) -> Unreachable:
-    """The error of an engine that does not answer."""
-    return Unreachable(
-        f"The Docker engine at {address} does not answer.",
-        mend="Start it (`systemctl start docker`), or set DOCKER_HOST to one that runs.",
-    )
 
 
 class RunningContainer:
@@ -89,7 +77,7 @@ class RunningContainer:
             ) from None
         except LOST:
             raise InfrastructureLost(
-                f"The Docker engine at {engine_address(self._client)} stopped answering and was away for "
+                f"The Docker engine at {engine.address()} stopped answering and was away for "
                 f"{ENGINE_PATIENCE_SECONDS} s.",
                 mend="Start it, look at its log, and submit the run again.",
             ) from None
@@ -104,7 +92,7 @@ class RunningContainer:
         except dockerpy.APIError as error:
             raise InfrastructureLost(f"The container {self._name} could not be stopped: {error.explanation}.") from None
         except LOST:
-            raise unreachable(engine_address(self._client)) from None
+            raise engine.unreachable() from None
 
     async def remove(self) -> None:
         """Remove the container, whatever state it is in."""

@@ -14,13 +14,14 @@ from pydantic import Field, PrivateAttr
 
 from launch_prefect import dockerpy, naming
 from launch_prefect.errors import InvalidInput, StartFailed
+from launch_prefect.images import engine
 from launch_prefect.images.service import ImageService
 from launch_prefect.spec import ImageSource
 from launch_prefect.workers import _prefect
 from launch_prefect.workers.attempt import Attempt
 from launch_prefect.workers.base import LaunchWorker
 from launch_prefect.workers.configuration import LaunchJobConfiguration
-from launch_prefect.workers.container import RunningContainer, engine_address, unreachable
+from launch_prefect.workers.container import RunningContainer
 from launch_prefect.workers.engine_log import LOST
 from launch_prefect.workers.lifecycle import Say
 from launch_prefect.workers.threads import in_thread
@@ -131,13 +132,11 @@ def connect() -> DockerClient:
     Raises:
         Unreachable: It does not answer.
     """
-    address = "the configured address"
     try:
         client = dockerpy.docker.from_env()
-        address = engine_address(client)
         client.ping()
     except (dockerpy.DockerException, OSError):
-        raise unreachable(address) from None
+        raise engine.unreachable() from None
     return client
 
 
@@ -169,7 +168,7 @@ def _start(client: DockerClient, settings: dict[str, Any], networks: Sequence[st
         raise _start_error(error, attempt) from None
     except LOST:
         _discard(client, settings["name"])
-        raise unreachable(engine_address(client)) from None
+        raise engine.unreachable() from None
     return container
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from typing import Any, Self, get_args
 
@@ -83,6 +84,9 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
     return [inner for argument in get_args(annotation) for inner in _models_in(argument)]
 
 
+_CREDENTIALS = re.compile(r"//[^/@\s]*@")
+
+
 def _shown(value: Any) -> str:
-    text = repr(value)
+    text = _CREDENTIALS.sub("//***@", repr(value))
     return text if len(text) <= 80 else text[:77] + "..."

@@ -10,9 +10,10 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from launch_prefect.errors import InvalidInput
 from launch_prefect.spec import macros
 from launch_prefect.spec.base import Spec
+from launch_prefect.spec.build import BuildSpec
 from launch_prefect.spec.inputs import check, schema_for
 from launch_prefect.spec.resources import Resources
-from launch_prefect.spec.source import CodeSource, Source
+from launch_prefect.spec.source import ImageSource, Source
 
 # Prefect refuses these in the names of flows, deployments and work pools.
 _FORBIDDEN = re.compile(r"[/%&><\x00-\x1f]")
@@ -67,11 +68,12 @@ class JobSpec(Spec):
 
     Attributes:
         name: The job's name, unique on a server; it is the Prefect flow's name.
-        source: A folder of code or an image.
+        source: A folder of code, a git repository or an image.
         command: Program and arguments. An image may leave it out and use its own.
         env: Environment variables of the job.
         config: Defaults of its inputs. None declares no inputs; a run may then set any key.
         resources: What a run needs.
+        build: How its image is made, where the code does not say it all.
         timeout: Seconds after which a run is stopped, from its start.
         job_type: Kind of job, for agents that take only some kinds.
         description: Shown in the Prefect UI.
@@ -83,6 +85,7 @@ class JobSpec(Spec):
     env: Env = Field(default_factory=dict)
     config: dict[str, Any] | None = None
     resources: Resources = Resources()
+    build: BuildSpec = BuildSpec()
     timeout: float | None = Field(default=None, gt=0)
     job_type: Name = "default"
     description: str = ""
@@ -93,8 +96,10 @@ class JobSpec(Spec):
             raise ValueError("command: give a program and its arguments, such as [python, train.py]")
         if any("\x00" in word for word in self.command or ()):
             raise ValueError("command: it contains a NUL character, which no program can be given")
-        if self.command is None and isinstance(self.source, CodeSource):
-            raise ValueError("command: a job from a folder of code needs one, such as [python, train.py]")
+        if self.command is None and not isinstance(self.source, ImageSource) and self.build.dockerfile is None:
+            raise ValueError("command: a job from code needs one, such as [python, train.py]")
+        if isinstance(self.source, ImageSource) and self.build != BuildSpec():
+            raise ValueError("build: an image is built already; this is for jobs from code or git")
         keys = list(self.config) if self.config is not None else None
         if any("prefect.blocks." in word for word in self.command or ()):
             raise InvalidInput(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 from uuid import UUID
 
 import anyio.to_thread
@@ -19,17 +19,16 @@ from prefect.utilities.collections import batched_iterable
 from launch_prefect.client import endings
 from launch_prefect.client.api import connect, wait_for
 from launch_prefect.client.deployments import deploy, find, is_command_job, spec_from
+from launch_prefect.client.options import JobOptions, job_spec
 from launch_prefect.errors import InvalidInput, NotFound
 from launch_prefect.queues import pools
 from launch_prefect.settings import get_settings
 from launch_prefect.sources.snapshot import Snapshot, take
 from launch_prefect.sources.store import CodeStore
-from launch_prefect.spec import CodeSource, ImageSource, JobSpec, Resources
+from launch_prefect.spec import CodeSource, ImageSource, JobSpec
 from launch_prefect.spec.base import nearest
 
 _log = logging.getLogger(__name__)
-
-ResourcesLike = Resources | Mapping[str, Any] | None
 
 
 class Job:
@@ -59,31 +58,13 @@ class Job:
         return self.spec.name
 
     @classmethod
-    def from_code(
-        cls,
-        folder: str | Path,
-        *,
-        entrypoint: Sequence[str],
-        name: str | None = None,
-        env: Mapping[str, str] | None = None,
-        config: Mapping[str, Any] | None = None,
-        resources: ResourcesLike = None,
-        timeout: float | None = None,
-        job_type: str = "default",
-        description: str = "",
-    ) -> Job:
+    def from_code(cls, folder: str | Path, *, entrypoint: Sequence[str], **options: Unpack[JobOptions]) -> Job:
         """A job from a folder of code.
 
         Args:
             folder: The folder. Its content is taken when the job is created or submitted.
             entrypoint: Program and arguments, run inside the folder; may hold macros such as `${args}`.
-            name: Name of the job. Default: the folder's.
-            env: Environment variables.
-            config: Defaults of the job's inputs; a run may then set these keys only. None lets it set any.
-            resources: What a run needs, such as `{"gpu": 1, "memory": "8Gi"}`.
-            timeout: Seconds after which a run is stopped.
-            job_type: Kind of job, for agents that take only some.
-            description: Shown in the Prefect UI.
+            **options: See `JobOptions`.
 
         Returns:
             The job; nothing is stored or sent yet.
@@ -96,38 +77,16 @@ class Job:
         if not path.is_dir():
             what = "is a file, not a folder" if path.is_file() else "does not exist"
             raise NotFound(f"The folder {str(folder)!r} {what}.", mend="Give the folder that holds the job's code.")
-        source = {"code": path.name or "code"}
-        return cls(
-            _spec(name or path.name, source, entrypoint, env, config, resources, timeout, job_type, description),
-            folder=path,
-        )
+        return cls(job_spec({"code": path.name or "code"}, entrypoint, options, name=path.name), folder=path)
 
     @classmethod
-    def from_image(
-        cls,
-        image: str,
-        *,
-        command: Sequence[str] | None = None,
-        name: str | None = None,
-        env: Mapping[str, str] | None = None,
-        config: Mapping[str, Any] | None = None,
-        resources: ResourcesLike = None,
-        timeout: float | None = None,
-        job_type: str = "default",
-        description: str = "",
-    ) -> Job:
+    def from_image(cls, image: str, *, command: Sequence[str] | None = None, **options: Unpack[JobOptions]) -> Job:
         """A job from a container image, which needs nothing of ours inside.
 
         Args:
             image: Reference of the image.
             command: Arguments that replace the image's own command; None keeps it.
-            name: Name of the job. Default: the last part of the image's name.
-            env: See `from_code`.
-            config: See `from_code`.
-            resources: See `from_code`.
-            timeout: See `from_code`.
-            job_type: See `from_code`.
-            description: See `from_code`.
+            **options: See `JobOptions`.
 
         Returns:
             The job; nothing is sent yet.
@@ -136,8 +95,7 @@ class Job:
             InvalidInput: A value does not fit.
         """
         default = image.partition("@")[0].rpartition("/")[2].partition(":")[0]
-        source = {"image": image}
-        return cls(_spec(name or default, source, command, env, config, resources, timeout, job_type, description))
+        return cls(job_spec({"image": image}, command, options, name=default))
 
     async def apin(self) -> JobSpec:
         """Take the snapshot of the job's folder, if it has one, and return the job as a queue keeps it.
@@ -343,35 +301,6 @@ async def _no_such_job(client: PrefectClient, name: str) -> NotFound:
     close = nearest(name, names)
     there = f"Did you mean {close!r}?" if close else f"There are: {', '.join(names) or 'none yet'}."
     return NotFound(f"There is no job {name!r}. {there}", mend="See `prefect-launch job list`.")
-
-
-def _spec(
-    name: str,
-    source: Mapping[str, str],
-    command: Sequence[str] | None,
-    env: Mapping[str, str] | None,
-    config: Mapping[str, Any] | None,
-    resources: ResourcesLike,
-    timeout: float | None,
-    job_type: str,
-    description: str,
-) -> JobSpec:
-    if isinstance(command, str):
-        raise InvalidInput(f"The command {command!r} is one text.", mend=f"Give its words: {command.split()!r}.")
-    return JobSpec.parse(
-        {
-            "name": name,
-            "source": dict(source),
-            "command": list(command) if command is not None else None,
-            "env": dict(env or {}),
-            "config": dict(config) if config is not None else None,
-            "resources": resources if isinstance(resources, Resources) else dict(resources or {}),
-            "timeout": timeout,
-            "job_type": job_type,
-            "description": description,
-        },
-        what="the job",
-    )
 
 
 # `Job.list` hides the type inside the class.

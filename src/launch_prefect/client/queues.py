@@ -16,7 +16,8 @@ from launch_prefect import naming
 from launch_prefect.client import endings
 from launch_prefect.client.api import connect, wait_for
 from launch_prefect.client.deployments import find, is_command_job, job_variables
-from launch_prefect.client.jobs import Job, ResourcesLike
+from launch_prefect.client.jobs import Job
+from launch_prefect.client.options import ResourcesLike
 from launch_prefect.client.runs import Run
 from launch_prefect.errors import InvalidInput
 from launch_prefect.queues import pools

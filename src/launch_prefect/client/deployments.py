@@ -10,25 +10,35 @@ from uuid import UUID
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import (
     FlowFilter,
+    FlowFilterId,
     FlowFilterName,
     WorkPoolFilter,
     WorkPoolFilterName,
     WorkPoolFilterType,
 )
 from prefect.client.schemas.responses import DeploymentResponse
-from prefect.client.schemas.sorting import DeploymentSort
+from prefect.client.schemas.sorting import DeploymentSort, FlowSort
+from prefect.utilities.collections import batched_iterable
 
 from launch_prefect import naming
 from launch_prefect.errors import InvalidInput
-from launch_prefect.spec import JobSpec
+from launch_prefect.spec import GitSource, JobSpec
+from launch_prefect.spec.blocks import template
 
 LABEL_JOB_TYPE = "launch_prefect.job-type"
 _PAGE = 200
 
 
 def job_variables(spec: JobSpec) -> dict[str, Any]:
-    """What a deployment, and each run of it, carries of a job; nothing here is secret."""
+    """What a deployment, and each run of it, carries of a job; nothing here is secret.
+
+    Prefect puts the values of blocks in where it finds their templates: nowhere in `source`, which is shown to all.
+    """
     variables: dict[str, Any] = {"source": spec.source.model_dump(exclude_none=True)}
+    if isinstance(spec.source, GitSource) and spec.source.credentials:
+        variables["git_credentials"] = template(spec.source.credentials)
+    if build := spec.build.model_dump(mode="json", exclude_defaults=True):
+        variables["build"] = with_templates(build)
     if spec.command is not None:
         variables["command"] = shlex.join(spec.command)
     if spec.env:
@@ -39,6 +49,12 @@ def job_variables(spec: JobSpec) -> dict[str, Any]:
         variables["timeout"] = spec.timeout
     variables["labels"] = {LABEL_JOB_TYPE: spec.job_type}
     return variables
+
+
+def with_templates(build: Mapping[str, Any]) -> dict[str, Any]:
+    """A job's `build` with Prefect's templates in place of the names of its secrets' blocks."""
+    secrets = build.get("secrets", {})
+    return {**build, **({"secrets": {name: template(block) for name, block in secrets.items()}} if secrets else {})}
 
 
 def spec_from(deployment: DeploymentResponse, job: str) -> JobSpec:
@@ -67,6 +83,7 @@ def spec_from(deployment: DeploymentResponse, job: str) -> JobSpec:
             "env": variables.get("env") or {},
             "config": deployment.parameters if declared else None,
             "resources": variables.get("resources") or {},
+            "build": variables.get("build") or {},
             "timeout": variables.get("timeout"),
             "job_type": (variables.get("labels") or {}).get(LABEL_JOB_TYPE, "default"),
             "description": deployment.description or "",
@@ -138,3 +155,13 @@ async def find(client: PrefectClient, *, job: str | None = None, queue: str | No
         found += page
         if len(page) < _PAGE:
             return found
+
+
+async def flow_names(client: PrefectClient, ids: set[UUID]) -> dict[UUID, str]:
+    """Names of flows by id."""
+    names: dict[UUID, str] = {}
+    for some in batched_iterable(ids, 200):
+        wanted = FlowFilter(id=FlowFilterId(any_=list(some)))
+        flows = await client.read_flows(flow_filter=wanted, limit=200, sort=FlowSort.NAME_ASC)
+        names |= {flow.id: flow.name for flow in flows}
+    return names

@@ -11,21 +11,21 @@ from uuid import UUID
 
 import anyio.to_thread
 from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId, FlowFilter, FlowFilterId
-from prefect.client.schemas.sorting import FlowSort
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.exceptions import ObjectNotFound
-from prefect.utilities.collections import batched_iterable
 
-from launch_prefect.client import endings
+from launch_prefect.client import endings, pinning
 from launch_prefect.client.api import connect, wait_for
-from launch_prefect.client.deployments import deploy, find, is_command_job, spec_from
-from launch_prefect.client.options import JobOptions, job_spec
+from launch_prefect.client.deployments import deploy, find, flow_names, is_command_job, spec_from
+from launch_prefect.client.fits import check_fits
+from launch_prefect.client.options import BuiltJobOptions, JobOptions, job_spec
 from launch_prefect.errors import InvalidInput, NotFound
 from launch_prefect.queues import pools
 from launch_prefect.settings import get_settings
-from launch_prefect.sources.snapshot import Snapshot, take
+from launch_prefect.sources.git import WorkTree
+from launch_prefect.sources.snapshot import Progress, Snapshot, take
 from launch_prefect.sources.store import CodeStore
-from launch_prefect.spec import CodeSource, ImageSource, JobSpec
+from launch_prefect.spec import CodeSource, GitSource, ImageSource, JobSpec, Source
 from launch_prefect.spec.base import nearest
 
 _log = logging.getLogger(__name__)
@@ -40,12 +40,17 @@ class Job:
         spec: What the job is.
         queues: Names of the queues it is known on, where it came from a server.
         snapshot: The snapshot of its folder, once taken.
+        work_tree: What was taken of its work tree, where it comes from one.
+        on_progress: Called with bytes done and bytes in all while the snapshot is taken, in another thread.
     """
 
     def __init__(self, spec: JobSpec, *, folder: Path | None = None, queues: Sequence[str] = ()) -> None:
         self.spec = spec
         self.queues = tuple(queues)
         self.snapshot: Snapshot | None = None
+        self.work_tree: WorkTree | None = None
+        self.on_progress: Progress | None = None
+        self._given = spec.source
         self._folder = folder
         self._deployed: dict[str, tuple[JobSpec, UUID]] = {}
 
@@ -58,13 +63,16 @@ class Job:
         return self.spec.name
 
     @classmethod
-    def from_code(cls, folder: str | Path, *, entrypoint: Sequence[str], **options: Unpack[JobOptions]) -> Job:
+    def from_code(
+        cls, folder: str | Path, *, entrypoint: Sequence[str] | None = None, **options: Unpack[BuiltJobOptions]
+    ) -> Job:
         """A job from a folder of code.
 
         Args:
             folder: The folder. Its content is taken when the job is created or submitted.
-            entrypoint: Program and arguments, run inside the folder; may hold macros such as `${args}`.
-            **options: See `JobOptions`.
+            entrypoint: Program and arguments, run inside the folder; may hold macros such as `${args}`. Only a job
+                with a Dockerfile of its own may leave it out.
+            **options: See `JobOptions` and `BuiltJobOptions`.
 
         Returns:
             The job; nothing is stored or sent yet.
@@ -73,11 +81,77 @@ class Job:
             InvalidInput: A value does not fit.
             NotFound: There is no such folder.
         """
-        path = Path(folder).expanduser().resolve()
-        if not path.is_dir():
-            what = "is a file, not a folder" if path.is_file() else "does not exist"
-            raise NotFound(f"The folder {str(folder)!r} {what}.", mend="Give the folder that holds the job's code.")
-        return cls(job_spec({"code": path.name or "code"}, entrypoint, options, name=path.name), folder=path)
+        path = _folder(folder)
+        source = {"code": path.name or "code"}
+        return cls(job_spec(source, entrypoint, options, name=path.name, accepted=BuiltJobOptions), folder=path)
+
+    @classmethod
+    def from_git(
+        cls,
+        url: str,
+        *,
+        entrypoint: Sequence[str] | None = None,
+        ref: str | None = None,
+        subdir: str | None = None,
+        credentials: str | None = None,
+        **options: Unpack[BuiltJobOptions],
+    ) -> Job:
+        """A job from a git repository.
+
+        Args:
+            url: Its address: `https://…`, `ssh://…` or `git@host:path`.
+            entrypoint: See `from_code`; it runs inside `subdir`.
+            ref: Branch, tag or commit, found when the job is created or submitted. Default: the default branch.
+            subdir: Folder of it that is the job's. Default: all of it.
+            credentials: Prefect block with a token or an ssh key, as `TYPE/NAME`. Default: what git on this machine,
+                and on the agent's, knows by itself.
+            **options: See `JobOptions` and `BuiltJobOptions`.
+
+        Returns:
+            The job; nothing is asked of the git server yet.
+
+        Raises:
+            InvalidInput: A value does not fit.
+        """
+        given = {"git": url, "ref": ref, "subdir": subdir, "credentials": credentials}
+        source = {key: value for key, value in given.items() if value is not None}
+        name = url.rstrip("/").replace(":", "/").rpartition("/")[2].removesuffix(".git")
+        return cls(job_spec(source, entrypoint, options, name=name, accepted=BuiltJobOptions))
+
+    @classmethod
+    def from_work_tree(
+        cls,
+        folder: str | Path,
+        *,
+        entrypoint: Sequence[str] | None = None,
+        credentials: str | None = None,
+        **options: Unpack[BuiltJobOptions],
+    ) -> Job:
+        """A job from a folder of a git work tree: its commit, and what is changed but not committed.
+
+        The commit and the changes are those of the moment when the job is created or submitted. Files that git does
+        not track are not taken.
+
+        Args:
+            folder: The work tree, or a folder in it.
+            entrypoint: See `from_code`.
+            credentials: See `from_git`.
+            **options: See `JobOptions` and `BuiltJobOptions`.
+
+        Returns:
+            The job; nothing is stored or sent yet.
+
+        Raises:
+            InvalidInput: It is no work tree or has no remote repository; a value does not fit.
+            NotFound: There is no such folder.
+        """
+        path = _folder(folder)
+        tree = pinning.work_tree_at(path)
+        given = {"git": tree.url, "ref": tree.branch, "subdir": tree.subdir, "credentials": credentials}
+        source = {key: value for key, value in given.items() if value is not None}
+        job = cls(job_spec(source, entrypoint, options, name=path.name, accepted=BuiltJobOptions), folder=path)
+        job.work_tree = tree
+        return job
 
     @classmethod
     def from_image(cls, image: str, *, command: Sequence[str] | None = None, **options: Unpack[JobOptions]) -> Job:
@@ -98,18 +172,40 @@ class Job:
         return cls(job_spec({"image": image}, command, options, name=default))
 
     async def apin(self) -> JobSpec:
-        """Take the snapshot of the job's folder, if it has one, and return the job as a queue keeps it.
+        """Pin what the job runs: take the snapshot of its folder, find the commit or the image's digest.
+
+        A job that the server knows is pinned already; of an image whose registry does not answer the name is kept.
+
+        Returns:
+            The job as a queue keeps it.
 
         Raises:
-            InvalidInput: The folder is empty, or holds a link that leaves it.
+            InvalidInput: The folder is empty, holds a link that leaves it, or is larger than `code_limit`; the git
+                server refuses the credentials.
+            NotFound: There is no such repository, branch, tag, commit or block.
             DiskFull: The code store has no space.
+            Unreachable: The code store, the git server or the Prefect API does not answer.
         """
-        if self._folder is not None:
-            store = CodeStore(get_settings().code_store_url)
-            self.snapshot = await anyio.to_thread.run_sync(take, self._folder, store)
-            source = CodeSource(code=self._folder.name or "code", digest=self.snapshot.digest, store=store.url)
-            self.spec = self.spec.model_copy(update={"source": source})
+        self.spec = self.spec.model_copy(update={"source": await self._pinned()})
         return self.spec
+
+    async def _pinned(self) -> Source:
+        source = self._given
+        if self._folder is not None and isinstance(source, CodeSource):
+            store = CodeStore(get_settings().code_store_url)
+            self.snapshot = await anyio.to_thread.run_sync(self._take, self._folder, store)
+            return source.model_copy(update={"digest": self.snapshot.digest, "store": store.url})
+        if self._folder is not None and isinstance(source, GitSource):
+            self.work_tree = await anyio.to_thread.run_sync(pinning.work_tree_at, self._folder)
+            return await pinning.pinned_work_tree(self.work_tree, source.credentials)
+        if isinstance(source, GitSource) and source.commit is None:
+            return await pinning.pinned_git(source)
+        if isinstance(source, ImageSource) and source.digest is None:
+            return await pinning.pinned_image(source)
+        return source
+
+    def _take(self, folder: Path, store: CodeStore) -> Snapshot:
+        return take(folder, store, progress=self.on_progress)
 
     async def adeploy(self, client: PrefectClient, queue: str) -> UUID:
         """Make or bring up to date its deployment on a queue; asks nothing where this object has done so already.
@@ -124,7 +220,7 @@ class Job:
         known = self._deployed.get(queue)
         if known is None:  # before anything is stored
             pool = await pools.read(client, queue)
-            check_fits(self.spec, pool.type, queue)
+            check_fits(self.spec, pool)
         spec = await self.apin()
         if known is not None and known[0] == spec:
             return known[1]
@@ -272,27 +368,12 @@ def _runs_of(deployments: Sequence[UUID]) -> endings.Whose:
     return {"deployment_filter": DeploymentFilter(id=DeploymentFilterId(any_=list(deployments)))}
 
 
-def check_fits(spec: JobSpec, pool_type: str, queue: str) -> None:
-    """Refuse early what a queue's target can never run.
-
-    Raises:
-        InvalidInput: It is such a job.
-    """
-    if pool_type.endswith("process") and isinstance(spec.source, ImageSource):
-        raise InvalidInput(
-            f"The queue {queue!r} runs processes and cannot run the image {spec.source.image}.",
-            mend="Submit it to a queue of target docker.",
-        )
-
-
-async def flow_names(client: PrefectClient, ids: set[UUID]) -> dict[UUID, str]:
-    """Names of flows by id."""
-    names: dict[UUID, str] = {}
-    for some in batched_iterable(ids, 200):
-        wanted = FlowFilter(id=FlowFilterId(any_=list(some)))
-        flows = await client.read_flows(flow_filter=wanted, limit=200, sort=FlowSort.NAME_ASC)
-        names |= {flow.id: flow.name for flow in flows}
-    return names
+def _folder(folder: str | Path) -> Path:
+    path = Path(folder).expanduser().resolve()
+    if not path.is_dir():
+        what = "is a file, not a folder" if path.is_file() else "does not exist"
+        raise NotFound(f"The folder {str(folder)!r} {what}.", mend="Give the folder that holds the job's code.")
+    return path
 
 
 async def _no_such_job(client: PrefectClient, name: str) -> NotFound:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
 import httpx
 from prefect.client.orchestration import PrefectClient
@@ -17,11 +16,11 @@ from launch_prefect.client import endings
 from launch_prefect.client.api import connect, wait_for
 from launch_prefect.client.deployments import find, is_command_job, job_variables
 from launch_prefect.client.jobs import Job
-from launch_prefect.client.options import ResourcesLike
+from launch_prefect.client.options import QueueOptions, RunOptions, queue_spec, refuse_unknown
 from launch_prefect.client.runs import Run
 from launch_prefect.errors import InvalidInput
 from launch_prefect.queues import pools
-from launch_prefect.spec import JobSpec, QueueSpec, Resources, inputs
+from launch_prefect.spec import BuilderSpec, ImageSource, JobSpec, QueueSpec, Resources, inputs
 
 
 class Queue:
@@ -73,48 +72,30 @@ class Queue:
             self._pool = wait_for(_read(self.name))
         return self._pool
 
+    @property
+    def builder(self) -> BuilderSpec:
+        """Who builds its images, and where they are kept.
+
+        Raises:
+            InvalidInput: Somebody has changed it in Prefect to what cannot be read.
+        """
+        return pools.builder_of(self._loaded)
+
     @classmethod
-    async def acreate(
-        cls,
-        name: str,
-        *,
-        target: str,
-        concurrency: int | None = None,
-        resource_config: Mapping[str, Any] | None = None,
-        description: str = "",
-    ) -> Queue:
+    async def acreate(cls, name: str, *, target: str, **options: Unpack[QueueOptions]) -> Queue:
         """Asynchronous twin of `create`."""
-        spec = QueueSpec.parse(
-            {
-                "queue_name": name,
-                "target": target,
-                "concurrency": concurrency,
-                "resource_config": dict(resource_config or {}),
-                "description": description,
-            },
-            what="the queue",
-        )
+        spec = queue_spec(name, target, options)
         async with connect() as client:
             return cls._of(await pools.create(client, spec))
 
     @classmethod
-    def create(
-        cls,
-        name: str,
-        *,
-        target: str,
-        concurrency: int | None = None,
-        resource_config: Mapping[str, Any] | None = None,
-        description: str = "",
-    ) -> Queue:
+    def create(cls, name: str, *, target: str, **options: Unpack[QueueOptions]) -> Queue:
         """Make a queue.
 
         Args:
             name: Its name.
             target: Where its runs go: `process` or `docker`.
-            concurrency: Most runs in progress at once; None for no limit.
-            resource_config: Defaults of the target's job variables.
-            description: Shown in the Prefect UI.
+            **options: See `QueueOptions`.
 
         Returns:
             The queue.
@@ -123,15 +104,7 @@ class Queue:
             InvalidInput: A value does not fit, or a queue of that name exists.
             Unreachable: The Prefect API does not answer.
         """
-        return wait_for(
-            cls.acreate(
-                name,
-                target=target,
-                concurrency=concurrency,
-                resource_config=resource_config,
-                description=description,
-            )
-        )
+        return wait_for(cls.acreate(name, target=target, **options))
 
     @classmethod
     async def aapply(cls, spec: QueueSpec) -> Queue:
@@ -235,84 +208,59 @@ class Queue:
         """
         wait_for(self.adelete(cancel_runs=cancel_runs))
 
-    async def asubmit(
-        self,
-        job: Job | str,
-        *,
-        config: Mapping[str, Any] | None = None,
-        resources: ResourcesLike = None,
-        name: str | None = None,
-    ) -> Run:
+    async def asubmit(self, job: Job | str, **options: Unpack[RunOptions]) -> Run:
         """Asynchronous twin of `submit`."""
+        refuse_unknown(options, RunOptions, what="A run")
         if isinstance(job, str):
             job = await Job.aget(job, queue=self.name)
-        if config is not None:
+        if (config := options.get("config")) is not None:
             inputs.check(config, job.spec.input_schema)
         async with connect() as client:
-            flow_run = await self._create_run(client, job, config or {}, resources, name)
+            flow_run = await self._create_run(client, job, options)
         return Run(flow_run, job=job.name, queue=self.name)
 
-    async def _create_run(
-        self,
-        client: PrefectClient,
-        job: Job,
-        config: Mapping[str, Any],
-        resources: ResourcesLike,
-        name: str | None,
-        *,
-        again: bool = True,
-    ) -> FlowRun:
+    async def _create_run(self, client: PrefectClient, job: Job, options: RunOptions, *, again: bool = True) -> FlowRun:
         known = job.is_deployed(self.name)
         deployment = await job.adeploy(client, self.name)
-        variables = _run_variables(job.spec, resources)
         try:
             return await client.create_flow_run_from_deployment(
                 deployment,
                 # All of them, so that a later change of the job's defaults does not touch this run.
-                parameters={**(job.spec.config or {}), **config},
-                name=name,
-                job_variables=variables,
+                parameters={**(job.spec.config or {}), **(options.get("config") or {})},
+                name=options.get("name"),
+                job_variables=_run_variables(job.spec, options),
             )
         except ObjectNotFound:
             if not again:
                 raise
             job.forget_deployment(self.name)
-            return await self._create_run(client, job, config, resources, name, again=False)
+            return await self._create_run(client, job, options, again=False)
         except httpx.HTTPStatusError as error:
             if error.response.status_code in (409, 422):
                 if again and known:  # somebody else may have changed the deployment since
                     job.forget_deployment(self.name)
-                    return await self._create_run(client, job, config, resources, name, again=False)
+                    return await self._create_run(client, job, options, again=False)
                 raise InvalidInput(f"The server refuses the run: {_detail(error)}") from None
             raise
 
-    def submit(
-        self,
-        job: Job | str,
-        *,
-        config: Mapping[str, Any] | None = None,
-        resources: ResourcesLike = None,
-        name: str | None = None,
-    ) -> Run:
+    def submit(self, job: Job | str, **options: Unpack[RunOptions]) -> Run:
         """Put a run of a job on this queue.
 
-        What the run executes is pinned now: later changes of the folder or the job do not touch it.
+        What the run executes is pinned now: later changes of the folder, the branch or the job do not touch it.
 
         Args:
             job: The job, or the name of one the server knows.
-            config: Values of the job's inputs, over their defaults.
-            resources: What this run needs, merged over the job's.
-            name: Name of the run. Default: one that Prefect makes up.
+            **options: See `RunOptions`.
 
         Returns:
             The run, waiting.
 
         Raises:
-            NotFound: There is no such queue or job.
+            NotFound: There is no such queue or job; for a job from git: no such repository, ref or block.
             InvalidInput: The config does not fit the job's inputs, or the job cannot run on this queue.
-            Unreachable: The Prefect API does not answer.
+            Unreachable: The Prefect API, or the job's git server, does not answer.
         """
-        return wait_for(self.asubmit(job, config=config, resources=resources, name=name))
+        return wait_for(self.asubmit(job, **options))
 
 
 async def _read(name: str) -> WorkPool:
@@ -320,12 +268,18 @@ async def _read(name: str) -> WorkPool:
         return await pools.read(client, name)
 
 
-def _run_variables(spec: JobSpec, resources: ResourcesLike) -> dict[str, Any]:
+def _run_variables(spec: JobSpec, options: RunOptions) -> dict[str, Any]:
     """The run's own copy of what its job says now, with its resources on top."""
     variables = job_variables(spec)
-    if resources:
+    if resources := options.get("resources"):
         own = resources if isinstance(resources, Resources) else Resources.parse(dict(resources), what="resources")
         variables["resources"] = {**variables.get("resources", {}), **own.model_dump(exclude_none=True)}
+    if options.get("rebuild"):
+        if isinstance(spec.source, ImageSource):
+            raise InvalidInput(
+                f"rebuild: the job {spec.name!r} runs an image, and nothing is built for it.", mend="Leave it out."
+            )
+        variables["rebuild"] = True
     return variables
 
 

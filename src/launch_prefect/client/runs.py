@@ -27,7 +27,7 @@ from prefect.states import Cancelling
 from launch_prefect import naming
 from launch_prefect.client.api import connect, ui_url, wait_for
 from launch_prefect.client.changes import looks
-from launch_prefect.client.jobs import flow_names
+from launch_prefect.client.deployments import flow_names
 from launch_prefect.client.log_lines import LogCursor, LogLine
 from launch_prefect.errors import InvalidInput, NotFound
 from launch_prefect.tracking.metrics import MetricsLine, parse_metrics

@@ -16,12 +16,21 @@ from prefect.workers.base import BaseWorker
 
 from launch_prefect import naming
 from launch_prefect.errors import InvalidInput, NotFound
-from launch_prefect.spec import QueueSpec, Resources, macros
+from launch_prefect.spec import BuilderSpec, QueueSpec, Resources, blocks, macros
 from launch_prefect.spec.base import nearest
+
+# What a queue's resource configuration cannot say, and where it is said instead
+_ELSEWHERE = {
+    "builder": "write it beside resource_config, as builder.",
+    "build": "a job says how its image is made; write `builder` for what holds for the queue.",
+    "source": "a job says what it runs.",
+    "git_credentials": "a job's git source names its credentials.",
+    "rebuild": "a run asks for it when it is submitted.",
+}
 
 
 def template_for(spec: QueueSpec) -> dict[str, Any]:
-    """The base job template of a queue: its target's, with the queue's resource configuration as defaults.
+    """The base job template of a queue: its target's, with the queue's configuration and builder as defaults.
 
     Args:
         spec: The queue.
@@ -32,21 +41,69 @@ def template_for(spec: QueueSpec) -> dict[str, Any]:
     Raises:
         InvalidInput: The resource configuration names a variable the target has not, or a value that does not fit.
     """
-    worker = BaseWorker.get_worker_class_from_type(naming.pool_type(spec.target))
-    if worker is None:
-        raise InvalidInput(
-            f"The target {spec.target!r} is not installed.", mend=f"pip install 'launch-prefect[{spec.target}]'."
-        )
-    template = copy.deepcopy(worker.get_default_base_job_template())
+    template = _template_of(spec.target)
     properties = template["variables"]["properties"]
     for name, value in spec.resource_config.items():
+        if name in _ELSEWHERE:
+            raise InvalidInput(f"resource_config.{name}: {_ELSEWHERE[name]}")
         if name not in properties:
             close = nearest(name, properties)
             hint = f"did you mean {close!r}?" if close else f"known are: {', '.join(sorted(properties))}."
             raise InvalidInput(f"resource_config.{name}: target {spec.target} has no such job variable; {hint}")
         _check_variable(name, value, template["variables"])
         properties[name]["default"] = value
+    _put_builder(template, spec.builder)
     return template
+
+
+def _template_of(target: str) -> dict[str, Any]:
+    worker = BaseWorker.get_worker_class_from_type(naming.pool_type(target))
+    if worker is None:
+        raise InvalidInput(f"The target {target!r} is not installed.", mend=f"pip install 'launch-prefect[{target}]'.")
+    return copy.deepcopy(worker.get_default_base_job_template())
+
+
+def _put_builder(template: dict[str, Any], builder: BuilderSpec) -> None:
+    said = builder.model_dump(mode="json", exclude_none=True)
+    if builder.registry_credentials is not None:
+        said["registry_credentials"] = blocks.template(builder.registry_credentials)
+    said["secrets"] = {name: blocks.template(block) for name, block in builder.secrets.items()}
+    template["variables"]["properties"]["builder"]["default"] = said
+
+
+def builder_of(pool: WorkPool) -> BuilderSpec:
+    """Who builds a queue's images, as its template says.
+
+    Raises:
+        InvalidInput: Somebody has changed it in Prefect to what cannot be read.
+    """
+    properties = (pool.base_job_template.get("variables") or {}).get("properties") or {}
+    said = (properties.get("builder") or {}).get("default")
+    return BuilderSpec.parse(said or {}, what=f"The builder of the queue {pool.name!r}")
+
+
+def _updated(pool: WorkPool, spec: QueueSpec) -> dict[str, Any]:
+    """The template of an existing queue, with what a queue file says; what it leaves out stays."""
+    fresh = template_for(spec)
+    if spec.resource_config:
+        template = fresh
+    else:
+        template = copy.deepcopy(pool.base_job_template)
+        _complete(template, fresh)
+    _put_builder(template, spec.builder if "builder" in spec.model_fields_set else builder_of(pool))
+    return template
+
+
+def _complete(template: dict[str, Any], fresh: Mapping[str, Any]) -> None:
+    """Add the variables that a queue lacks because an older version of ours has made it."""
+    variables, known = template.setdefault("variables", {}), fresh["variables"]
+    missing = known["properties"].keys() - variables.setdefault("properties", {}).keys()
+    for name in missing:
+        variables["properties"][name] = known["properties"][name]
+        if name in fresh["job_configuration"]:
+            template.setdefault("job_configuration", {})[name] = fresh["job_configuration"][name]
+    if missing:
+        variables["$defs"] = {**known.get("$defs", {}), **variables.get("$defs", {})}
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -113,7 +170,7 @@ async def ensure(client: PrefectClient, spec: QueueSpec) -> WorkPool:
         )
     wanted = WorkPoolUpdate(
         description=spec.description or pool.description,
-        base_job_template=template_for(spec) if spec.resource_config else pool.base_job_template,
+        base_job_template=_updated(pool, spec),
         concurrency_limit=spec.concurrency if spec.concurrency is not None else pool.concurrency_limit,
     )
     same = (

@@ -61,14 +61,31 @@ def digest_hex(digest: str) -> str:
     return digest.rpartition(":")[2]
 
 
-def environment_image(key: str) -> str:
-    """Image that holds an environment (dependencies, no code), named by what determines it."""
-    return f"{IMAGE_REPOSITORY}/env:{digest_hex(key)}"
+def environment_image(key: str, registry: str | None = None) -> str:
+    """Image that holds an environment (dependencies, no code), named by what determines it.
+
+    Args:
+        key: Digest of what determines it.
+        registry: Registry and folder that keep it; None for the engine alone.
+    """
+    return f"{registry}/launch-env:{digest_hex(key)}" if registry else f"{IMAGE_REPOSITORY}/env:{digest_hex(key)}"
 
 
-def job_image(job: str, key: str) -> str:
-    """Image of a job's code on its environment, named by the digest of both."""
-    return f"{IMAGE_REPOSITORY}/{slug(job)}:{digest_hex(key)}"
+def job_image(job: str, key: str, registry: str | None = None) -> str:
+    """Image of a job's code on its environment, named by the digest of both.
+
+    Args:
+        job: Name of the job.
+        key: Digest of code and environment.
+        registry: Registry and folder that keep it; None for the engine alone.
+    """
+    return f"{registry or IMAGE_REPOSITORY}/{slug(job)}:{digest_hex(key)}"
+
+
+def repository(reference: str) -> str:
+    """An image's name without tag and digest. A colon before the last slash belongs to a port."""
+    folder, slash, last = reference.partition("@")[0].rpartition("/")
+    return f"{folder}{slash}{last.partition(':')[0]}"
 
 
 def container_name(job: str, run_id: str, attempt: int) -> str:

@@ -7,9 +7,24 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, ByteSize, Field, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from launch_prefect.errors import InvalidInput
+
+
+def _size(value: Any) -> Any:
+    """`100Gi`, as resources are written, as well as `100GiB`."""
+    return f"{value}B" if isinstance(value, str) and value.endswith("i") else value
+
+
+def _names(value: Any) -> Any:
+    return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+
+
+Size = Annotated[ByteSize, BeforeValidator(_size)]
 
 
 class LaunchSettings(BaseSettings):
@@ -21,6 +36,10 @@ class LaunchSettings(BaseSettings):
         base_image: Image that generated Dockerfiles start from; `{python}` takes the version.
         ca_bundle: CA certificates that builds may use to reach a package index. They are passed
             as a build secret and never enter a layer.
+        code_limit: Size of a folder of code above which a person is asked first, such as `500Mi`; 0 for none.
+        disk_budget: What images, environments and snapshots of ours may take on this machine, such as `100Gi`, before
+            those least recently used are removed; 0 for no limit.
+        insecure_registries: Registries that are spoken to over http, as HOST:PORT with commas between.
     """
 
     model_config = SettingsConfigDict(env_prefix="LAUNCH_", frozen=True)
@@ -29,6 +48,9 @@ class LaunchSettings(BaseSettings):
     code_store: str | None = None
     base_image: str = "python:{python}-slim"
     ca_bundle: Path | None = None
+    code_limit: Size = ByteSize(500 * 1024**2)
+    disk_budget: Size = ByteSize(100 * 1024**3)
+    insecure_registries: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)] = ()
 
     @property
     def code_store_url(self) -> str:
@@ -54,5 +76,13 @@ class LaunchSettings(BaseSettings):
 
 @lru_cache(maxsize=1)
 def get_settings() -> LaunchSettings:
-    """The settings of this process, read once."""
-    return LaunchSettings()
+    """The settings of this process, read once.
+
+    Raises:
+        InvalidInput: A variable holds what its setting cannot take.
+    """
+    try:
+        return LaunchSettings()
+    except ValidationError as error:
+        problems = [f"LAUNCH_{str(e['loc'][0]).upper()}={e['input']!r}: {e['msg']}." for e in error.errors()]
+        raise InvalidInput(" ".join(problems), mend="Correct the environment variable, or remove it.") from None

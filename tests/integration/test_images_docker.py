@@ -9,15 +9,18 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from launch_prefect import naming
 from launch_prefect.errors import BuildFailed, ImageMissing, LaunchError, NotFound, Unreachable
 from launch_prefect.images.builders.docker import DockerBuilder, find_client
-from launch_prefect.images.service import LABEL_ENVIRONMENT, Image, ImageService
+from launch_prefect.images.making import LABEL_ENVIRONMENT
+from launch_prefect.images.recipe import Recipe
+from launch_prefect.images.service import Image, ImageService
 from launch_prefect.settings import LaunchSettings
+from launch_prefect.sources.code import code_of
 from launch_prefect.sources.snapshot import take
 from launch_prefect.sources.store import CodeStore
 from launch_prefect.spec.source import CodeSource
@@ -57,14 +60,9 @@ class Machine:
             (code / f"{name}.py").write_text(text)
         return CodeSource(code="train", digest=take(code, self.store).digest)
 
-    async def ensure(self, source: CodeSource, service: ImageService | None = None) -> Image:
-        return await (service or self.service).ensure(
-            job=self.job,
-            source=source,
-            base_image=self.base_image,
-            log=self.lines.append,
-            on_build=self._built,
-        )
+    async def ensure(self, source: CodeSource, service: ImageService | None = None, **options: Any) -> Image:
+        recipe = Recipe(job=self.job, code=code_of(source, self.settings), base_image=self.base_image, **options)
+        return await (service or self.service).ensure(recipe, log=self.lines.append, on_build=self._built)
 
     async def _built(self) -> None:
         self.builds += 1
@@ -217,19 +215,19 @@ async def test_requirements_that_do_not_resolve(machine: Machine) -> None:
 
 async def test_missing_images(machine: Machine) -> None:
     with pytest.raises(ImageMissing, match=MISSING) as caught:
-        await machine.service.resolve(MISSING, log=machine.lines.append)
+        await machine.service.puller.resolve(MISSING, log=machine.lines.append)
     assert "credentials" in caught.value.mend
     machine.base_image = MISSING
     with pytest.raises(ImageMissing, match=MISSING):
         await machine.ensure(machine.source())
     with pytest.raises(ImageMissing):
-        await machine.service.resolve("sha256:" + "0" * 64, log=machine.lines.append)
+        await machine.service.puller.resolve("sha256:" + "0" * 64, log=machine.lines.append)
 
 
 async def test_an_image_that_is_here_is_not_pulled(machine: Machine) -> None:
     expected = machine.engine.images.get(machine.base_image).id
-    assert await machine.service.resolve(machine.base_image, log=machine.lines.append) == expected
-    assert await machine.service.resolve(expected, log=machine.lines.append) == expected
+    assert await machine.service.puller.resolve(machine.base_image, log=machine.lines.append) == expected
+    assert await machine.service.puller.resolve(expected, log=machine.lines.append) == expected
     assert machine.lines == []
 
 
@@ -243,7 +241,7 @@ async def test_an_engine_that_does_not_answer(machine: Machine, monkeypatch: pyt
     with pytest.raises(Unreachable, match=r"unix:///nowhere/docker\.sock does not answer"):
         await machine.ensure(machine.source())
     with pytest.raises(Unreachable):
-        await machine.service.resolve("x", log=machine.lines.append)
+        await machine.service.puller.resolve("x", log=machine.lines.append)
     with pytest.raises(Unreachable):
         await DockerBuilder().build(
             machine.folder, "FROM scratch\n", "x", secrets={}, labels={}, log=machine.lines.append

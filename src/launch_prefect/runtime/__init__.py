@@ -8,3 +8,8 @@ from pathlib import Path
 def folder() -> Path:
     """The folder that `launch_run` is imported from by process runs."""
     return Path(__file__).parent
+
+
+def module() -> bytes:
+    """The module `launch_run`, as images get it."""
+    return (folder() / "launch_run.py").read_bytes()

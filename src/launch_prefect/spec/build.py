@@ -134,8 +134,8 @@ class BuilderSpec(Spec):
         Raises:
             ValueError: It is such a builder.
         """
-        if self.type == "docker" and target == "process":
-            raise ValueError("builder.type: target process runs no images; its builder is process or none")
+        if self.type in ("docker", "none") and target == "process":
+            raise ValueError("builder.type: target process runs no images; its builder is process")
         if self.type == "process" and target != "process":
             raise ValueError(f"builder.type: target {target} runs images; its builder is docker or none")
         if target == "process":

@@ -48,6 +48,14 @@ def take_slot(worker: AnyWorker, run_id: UUID) -> bool:
     return True
 
 
+def is_limited(worker: AnyWorker) -> bool:
+    """Whether runs may wait because the pool's limit, or the worker's own, is reached."""
+    pool = worker._work_pool
+    if worker._limiter is not None and worker._limiter.available_tokens < 1:
+        return True
+    return pool is not None and pool.concurrency_limit is not None
+
+
 def free_slot(worker: AnyWorker, run_id: UUID) -> None:
     """Give a slot back."""
     worker._release_limit_slot(run_id)

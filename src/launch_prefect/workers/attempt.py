@@ -16,10 +16,11 @@ from pydantic import TypeAdapter, ValidationError
 from launch_prefect import naming
 from launch_prefect.errors import InvalidInput
 from launch_prefect.settings import LaunchSettings
-from launch_prefect.spec import CodeSource, ImageSource, Resources, Source, macros
+from launch_prefect.spec import CodeSource, GitSource, ImageSource, Resources, Source, macros
 from launch_prefect.workers.configuration import LaunchJobConfiguration
 
-_SOURCE: TypeAdapter[CodeSource | ImageSource] = TypeAdapter(Source)
+AnySource = CodeSource | GitSource | ImageSource
+_SOURCE: TypeAdapter[AnySource] = TypeAdapter(Source)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Attempt:
         source: What it runs.
         command: Program and arguments with their macros; None takes the image's own.
         env: The job's own environment with its macros, secrets resolved.
-        secrets: Secret values among them.
+        secrets: Secret values among them, and those that its build and its source need.
         resources: What it needs.
         timeout: Seconds it may take, or None.
         stop_grace: Seconds between SIGTERM and SIGKILL.
@@ -52,7 +53,7 @@ class Attempt:
     agent: str
     author: str
     config: Mapping[str, Any]
-    source: CodeSource | ImageSource
+    source: AnySource
     command: tuple[str, ...] | None
     env: Mapping[str, str]
     secrets: frozenset[str]
@@ -122,7 +123,7 @@ class Attempt:
         return settings.folder("outputs", str(self.run_id))
 
 
-def source_from(variables: Any) -> CodeSource | ImageSource:
+def source_from(variables: Any) -> AnySource:
     """The source that job variables name.
 
     Raises:

@@ -6,22 +6,16 @@ import abc
 import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 from uuid import UUID, uuid4
 
 import anyio
-from prefect.client.schemas.filters import (
-    DeploymentFilter,
-    DeploymentFilterId,
-    FlowFilter,
-    FlowFilterId,
-    FlowRunFilter,
-    FlowRunFilterId,
-)
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.responses import DeploymentResponse, WorkerFlowRunResponse
-from prefect.client.schemas.sorting import DeploymentSort, FlowRunSort, FlowSort
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_logger
 from prefect.states import Submitting
@@ -31,9 +25,11 @@ from prefect.workers.base import BaseVariables, BaseWorker, BaseWorkerResult
 from launch_prefect.errors import LaunchError
 from launch_prefect.settings import LaunchSettings, get_settings
 from launch_prefect.workers import _prefect, outcome
+from launch_prefect.workers.ahead import Ahead
 from launch_prefect.workers.attempt import Attempt
 from launch_prefect.workers.configuration import LaunchJobConfiguration, with_macros
 from launch_prefect.workers.events import PoolEvents
+from launch_prefect.workers.known import Known
 from launch_prefect.workers.lifecycle import Lifecycle, Say
 from launch_prefect.workers.logs import LogShipper, now
 from launch_prefect.workers.outcome import Stopped
@@ -70,8 +66,7 @@ class LaunchWorker(BaseWorker[C, V, R], abc.ABC, Generic[C, V, R]):  # ABC: Pref
         self._in_progress: dict[UUID, Lifecycle] = {}
         self._listed_at = 0.0
         self._token = uuid4().hex[:8]
-        self._flow_names: dict[UUID, str] = {}
-        self._known_deployments: dict[UUID, DeploymentResponse] = {}
+        self._known = Known(lambda: self.client)
         self._dispatching = anyio.Lock()
         self._wake = anyio.Event()
         self._next_wake: datetime | None = None
@@ -80,6 +75,7 @@ class LaunchWorker(BaseWorker[C, V, R], abc.ABC, Generic[C, V, R]):  # ABC: Pref
         self._runs: set[asyncio.Task[None]] = set()
         self._accepting = False
         self._shipper: LogShipper | None = None
+        self._ahead: Ahead | None = None
 
     # What a target implements; see lifecycle.Target
 
@@ -88,6 +84,12 @@ class LaunchWorker(BaseWorker[C, V, R], abc.ABC, Generic[C, V, R]):  # ABC: Pref
         self, attempt: Attempt, configuration: C, say: Say, on_build: Callable[[], Awaitable[None]]
     ) -> Any:
         """Get ready what the attempt runs in."""
+
+    async def prepare_ahead(
+        self, attempt: Attempt, configuration: C, say: Say, on_build: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Get ready what a waiting run will need, of which nothing is for that attempt alone."""
+        await self.prepare(attempt, configuration, say, on_build)
 
     @abc.abstractmethod
     async def start_attempt(self, attempt: Attempt, configuration: C, prepared: Any) -> Running:
@@ -106,8 +108,10 @@ class LaunchWorker(BaseWorker[C, V, R], abc.ABC, Generic[C, V, R]):  # ABC: Pref
         """Connect, and start what serves all runs of this worker."""
         await super().setup()
         self._shipper = LogShipper(self.client)
+        self._ahead = Ahead(self, self._shipper)
         for service in (
             self._shipper.run,
+            self._ahead.run,
             self._watch_events,
             self._check_in_progress,
             self._dispatch_when_woken,
@@ -175,7 +179,7 @@ class LaunchWorker(BaseWorker[C, V, R], abc.ABC, Generic[C, V, R]):  # ABC: Pref
                 return []
             entries = await self._due()
             _prefect.poll_seen(self, now())
-            deployments = await self._deployments(entries)
+            deployments = await self._known.deployments([entry.flow_run for entry in entries])
             return [entry.flow_run for entry in entries if await self._dispatch_one(entry, deployments)]
 
     async def _dispatch_one(self, entry: WorkerFlowRunResponse, deployments: dict[UUID, DeploymentResponse]) -> bool:
@@ -226,29 +230,6 @@ class LaunchWorker(BaseWorker[C, V, R], abc.ABC, Generic[C, V, R]):  # ABC: Pref
             self.wake()
 
         self._spawn(wait(), self._services)
-
-    async def _deployments(self, entries: list[WorkerFlowRunResponse]) -> dict[UUID, DeploymentResponse]:
-        """All deployments and flow names of a poll in at most two requests, and mostly none.
-
-        A run that we submitted carries its own copy of what its job says, so an older reading of its deployment does.
-        """
-        runs = [entry.flow_run for entry in entries]
-        unnamed = {run.flow_id for run in runs} - self._flow_names.keys()
-        if unnamed:
-            flows = await self.client.read_flows(
-                flow_filter=FlowFilter(id=FlowFilterId(any_=list(unnamed))), sort=FlowSort.NAME_ASC
-            )
-            self._flow_names |= {flow.id: flow.name for flow in flows}
-        pinned = {run.deployment_id for run in runs if "source" in (run.job_variables or {})}
-        bare = {run.deployment_id for run in runs if "source" not in (run.job_variables or {})}
-        wanted = [i for i in (pinned - self._known_deployments.keys()) | bare if i is not None]
-        if wanted:
-            found = await self.client.read_deployments(
-                deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=wanted)),
-                sort=DeploymentSort.UPDATED_DESC,
-            )
-            self._known_deployments |= {deployment.id: deployment for deployment in found}
-        return {i: self._known_deployments[i] for i in pinned | bare if i in self._known_deployments}
 
     async def _take(self, run: FlowRun, deployment: DeploymentResponse, taken: asyncio.Future[bool]) -> None:
         """One run from Pending to its final state.
@@ -303,15 +284,29 @@ class LaunchWorker(BaseWorker[C, V, R], abc.ABC, Generic[C, V, R]):  # ABC: Pref
         return True
 
     async def _lifecycle(self, run: FlowRun, deployment: DeploymentResponse, reporter: Reporter) -> Lifecycle:
-        attempt, configuration = await resolve(
-            self,
-            run,
-            deployment,
-            job=self._flow_names.get(run.flow_id, str(run.flow_id)),
-            queue=_prefect.pool_name(self),
-        )
+        attempt, configuration = await self._resolve(run, deployment)
         assert self._shipper is not None  # noqa: S101 - made in setup
         return Lifecycle(attempt, _Bound(self, configuration), reporter, self._shipper)
+
+    async def _resolve(self, run: FlowRun, deployment: DeploymentResponse) -> tuple[Attempt, Any]:
+        return await resolve(self, run, deployment, job=self._known.job(run), queue=_prefect.pool_name(self))
+
+    # What building ahead asks for; see ahead.Host
+
+    def has_taken(self, run_id: UUID) -> bool:
+        """Whether this worker carries out a run."""
+        return run_id in self._in_progress
+
+    async def resolved(self, runs: list[FlowRun]) -> list[tuple[Attempt, Any]]:
+        """The attempts and configurations of those of the runs that are command jobs and can be resolved."""
+        deployments = await self._known.deployments(runs)
+        found = []
+        for run in runs:
+            deployment = deployments.get(run.deployment_id) if run.deployment_id else None
+            if deployment is not None and deployment.entrypoint is None:
+                with suppress(LaunchError):  # it says so itself when it is its turn
+                    found.append(await self._resolve(run, deployment))
+        return found
 
     # What serves all runs
 
@@ -324,6 +319,8 @@ class LaunchWorker(BaseWorker[C, V, R], abc.ABC, Generic[C, V, R]):  # ABC: Pref
             await self._wake.wait()
             self._wake = anyio.Event()
             await self.get_and_submit_flow_runs()
+            if self._ahead and _prefect.is_limited(self):
+                self._ahead.look()
             await anyio.sleep(REST_SECONDS)  # what comes meanwhile is served by one poll
 
     async def _watch_events(self) -> None:

@@ -13,13 +13,34 @@ from prefect.utilities.collections import deep_merge
 from prefect.workers.base import BaseJobConfiguration
 from pydantic import Field, field_validator
 
-from launch_prefect.spec import Resources, macros
+from launch_prefect.spec import BuilderSpec, BuildSpec, Resources, macros
 
 C = TypeVar("C", bound="LaunchJobConfiguration")
 # Prefect fills `{{ $NAME }}` from the environment of the process that fills the template: the agent's.
 _AGENT_ENVIRONMENT = re.compile(r"\{\{\s*\$")
 _SEEN_BY_ALL = {"command", "labels", "name", "source"}
+_OF_QUEUE_ALONE = ("pass_env", "builder")
+_NO_MACROS = {"command", "env", "source", "build", "builder", "git_credentials"}
 _BLOCK = "prefect.blocks."
+
+
+class ResolvedBuild(BuildSpec):
+    """A job's `build` with the values of its secrets in place of the blocks' names."""
+
+    secrets: dict[str, Any] = Field(default_factory=dict)
+
+
+class ResolvedBuilder(BuilderSpec):
+    """A queue's `builder` with values in place of the blocks' names."""
+
+    registry_credentials: Any = Field(
+        default=None,
+        description="Block with the credentials of the registry: docker-registry-credentials, or aws-credentials for "
+        "ECR. Default: the agent machine's own docker login.",
+    )
+    secrets: dict[str, Any] = Field(
+        default_factory=dict, description="Build secrets of all jobs: name of an environment variable → block."
+    )
 
 
 class LaunchJobConfiguration(BaseJobConfiguration):
@@ -48,15 +69,35 @@ class LaunchJobConfiguration(BaseJobConfiguration):
         title="Grace (seconds)",
         description="Time between SIGTERM and SIGKILL when a run is stopped.",
     )
+    build: ResolvedBuild = Field(
+        default_factory=ResolvedBuild,
+        title="Build",
+        description="How the job's image is made, where the code does not say it all. Written by prefect-launch.",
+    )
+    builder: ResolvedBuilder = Field(
+        default_factory=ResolvedBuilder,
+        title="Builder",
+        description="Who builds images (docker, process, none) and the registry that keeps them. The queue's alone.",
+    )
+    git_credentials: Any = Field(
+        default=None,
+        title="Git credentials",
+        description="Block with a token or an ssh key for the job's git repository.",
+    )
+    rebuild: bool = Field(
+        default=False,
+        title="Rebuild",
+        description="Build anew what is there already, or what could not be built before.",
+    )
     pass_env: list[str] = Field(
         default_factory=list,
         title="Environment passed on",
         description="Names of the agent's own environment variables that jobs of this queue get. None by default.",
     )
 
-    @field_validator("resources", mode="before")
+    @field_validator("resources", "build", "builder", mode="before")
     @classmethod
-    def _no_resources(cls, value: Any) -> Any:
+    def _nothing_said(cls, value: Any) -> Any:
         return value if value is not None else {}
 
     @classmethod
@@ -71,8 +112,9 @@ class LaunchJobConfiguration(BaseJobConfiguration):
         Raises:
             ValueError: The values are not the run's to set, or do not fit.
         """
-        if "pass_env" in values:  # whoever submits must not choose what leaves the agent's environment
-            raise ValueError("pass_env can be set on the queue alone")
+        for name in _OF_QUEUE_ALONE:  # whoever submits must not choose what leaves the agent's machine, nor where to
+            if name in values:
+                raise ValueError(f"{name} can be set on the queue alone")
         _refuse_leaks(values)
         properties = base_job_template["variables"].get("properties", {})
         defaults = {
@@ -108,7 +150,7 @@ def with_macros(configuration: C, values: Mapping[str, str]) -> C:
     Raises:
         InvalidInput: A macro is unknown or not well formed.
     """
-    names = type(configuration).model_fields.keys() - {"command", "env", "source"}
+    names = type(configuration).model_fields.keys() - _NO_MACROS
     filled = {name: _filled(getattr(configuration, name), values) for name in names}
     return configuration.model_copy(update=filled)
 

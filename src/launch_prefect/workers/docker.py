@@ -15,9 +15,9 @@ from pydantic import Field, PrivateAttr
 from launch_prefect import dockerpy, naming
 from launch_prefect.errors import InvalidInput, StartFailed
 from launch_prefect.images import engine
-from launch_prefect.images.service import ImageService
+from launch_prefect.images.service import Image, ImageService
 from launch_prefect.spec import ImageSource
-from launch_prefect.workers import _prefect
+from launch_prefect.workers import _prefect, build_locks, recipes
 from launch_prefect.workers.attempt import Attempt
 from launch_prefect.workers.base import LaunchWorker
 from launch_prefect.workers.configuration import LaunchJobConfiguration
@@ -75,31 +75,36 @@ class DockerLaunchWorker(LaunchWorker[DockerLaunchJobConfiguration, Any, DockerW
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._images = ImageService(self.settings)
+        self._images: ImageService | None = None
+
+    async def setup(self) -> None:
+        """Connect; builds are locked among all agents of the server."""
+        await super().setup()
+        lock = build_locks.of_server(self.client, holder=self.name, scope=_who_shares)
+        self._images = ImageService(self.settings, lock=lock)
 
     async def prepare(
         self, attempt: Attempt, configuration: Any, say: Say, on_build: Callable[[], Awaitable[None]]
-    ) -> str:
-        """The id of the image it runs."""
+    ) -> Image:
+        """The image it runs."""
+        assert self._images is not None  # noqa: S101 - made in setup
         if isinstance(attempt.source, ImageSource):
-            login = configuration.registry_credentials
-            return await self._images.resolve(
-                attempt.source.image,
+            reference = attempt.source.reference
+            found = await self._images.puller.resolve(
+                reference,
                 log=say,
                 policy=configuration.image_pull_policy,
-                credentials=login and (login.registry_url, login.username, login.password.get_secret_value()),
+                credentials=await recipes.registry_credentials(configuration, reference),
             )
-        image = await self._images.ensure(
-            job=attempt.job,
-            source=attempt.source,
-            base_image=configuration.base_image,
-            log=say,
-            on_build=on_build,
-        )
-        return image.id
+            return Image(found, reference, built=False, reason="", digest=await in_thread(_digest, reference, found))
+        recipe = await recipes.recipe_for(self, attempt, configuration, self.settings)
+        self._images.slots.total_tokens = configuration.builder.max_builds
+        image = await self._images.ensure(recipe, log=say, on_build=on_build)
+        say(image.reason)
+        return image
 
     async def start_attempt(
-        self, attempt: Attempt, configuration: DockerLaunchJobConfiguration, prepared: str
+        self, attempt: Attempt, configuration: DockerLaunchJobConfiguration, prepared: Image
     ) -> RunningContainer:
         """Create and start its container."""
         client = await in_thread(connect)
@@ -107,23 +112,39 @@ class DockerLaunchWorker(LaunchWorker[DockerLaunchJobConfiguration, Any, DockerW
         output.chmod(0o777)
         configuration = configuration.model_copy()
         configuration._command_job = True
-        configuration.image = prepared
+        configuration.image = prepared.reference
         configuration.name = naming.container_name(attempt.job, str(attempt.run_id), attempt.number)
-        configuration.env = dict(attempt.environment(OUTPUT_DIR, prepared))
+        configuration.env = dict(attempt.environment(OUTPUT_DIR, prepared.reference))
         configuration.labels = {**configuration.labels, **attempt.labels}
         configuration.volumes = [*configuration.volumes, f"{output}:{OUTPUT_DIR}"]
         configuration.auto_remove = False
         settings = _prefect.container_settings(self, client, configuration)
-        settings |= _limits(attempt) | _OURS | {"command": attempt.words(prepared), "init": configuration.init}
+        settings |= {"command": attempt.words(prepared.reference), "init": configuration.init}
+        settings |= _limits(attempt) | _OURS
         return RunningContainer(client, await in_thread(_start, client, settings, configuration.networks[1:], attempt))
 
-    def facts(self, attempt: Attempt, prepared: str) -> dict[str, Any]:
-        """The image's id, and where its outputs are."""
+    def facts(self, attempt: Attempt, prepared: Image) -> dict[str, Any]:
+        """The image, by its digest, and where its outputs are."""
         return {
-            "launch.image": prepared,
+            "launch.image": prepared.reference,
             "launch.version": attempt.source.version,
             "launch.outputs": str(attempt.output_folder(self.settings)),
         }
+
+
+async def _who_shares(name: str) -> str:
+    """Who sees an image of a name: all agents, where a registry keeps it, else those of one engine."""
+    if not name.startswith(f"{naming.IMAGE_REPOSITORY}/"):
+        return ""
+    client = await in_thread(connect)
+    try:
+        return str((await in_thread(client.info))["ID"])
+    finally:
+        client.close()
+
+
+def _digest(reference: str, image: str) -> str | None:
+    return None if reference.startswith("sha256:") else engine.find_repo_digest(naming.repository(reference), image)
 
 
 def connect() -> DockerClient:

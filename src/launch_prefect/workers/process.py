@@ -6,6 +6,7 @@ import logging
 import os
 import pwd
 import shutil
+import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -20,15 +21,19 @@ from prefect.workers.process import (
 
 from launch_prefect.errors import InvalidInput
 from launch_prefect.images.environments import ProcessEnvironment, ensure_environment
+from launch_prefect.images.failures import Failures
+from launch_prefect.images.kept import until_stopped
 from launch_prefect.runtime import folder as runtime_folder
-from launch_prefect.sources.store import CodeStore
-from launch_prefect.spec import CodeSource
+from launch_prefect.spec import ImageSource
+from launch_prefect.workers import recipes
 from launch_prefect.workers.attempt import Attempt
 from launch_prefect.workers.base import LaunchWorker
 from launch_prefect.workers.configuration import LaunchJobConfiguration
 from launch_prefect.workers.lifecycle import Say
 from launch_prefect.workers.supervision import SupervisedProcess
 
+IN_USE = "environment"
+"""File in an attempt's folder that names the environment it runs in, so that house-keeping leaves that alone."""
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -51,23 +56,57 @@ class ProcessLaunchWorker(
     )
     _documentation_url = "https://github.com/launch-prefect/launch-prefect/tree/main/docs"
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._failures = Failures(self.settings.folder("images", "failures"))
+
     async def prepare(
         self, attempt: Attempt, configuration: Any, say: Say, on_build: Callable[[], Awaitable[None]]
     ) -> ProcessEnvironment:
         """Its own copy of the code, and its environment."""
-        if not isinstance(attempt.source, CodeSource) or attempt.source.digest is None:
+        if isinstance(attempt.source, ImageSource):
             raise InvalidInput(
                 f"A queue of target process cannot run the image {attempt.source.version}.",
                 mend="Submit it to a queue of target docker.",
             )
         if wanted := attempt.resources.model_dump(exclude_none=True):
             say(f"Target process limits nothing: {wanted} is not enforced.", logging.WARNING)
-        code = attempt.folder(self.settings) / "code"
-        store = CodeStore(attempt.source.store or self.settings.code_store_url)
-        await anyio.to_thread.run_sync(store.unpack, attempt.source.digest, code)
-        return await ensure_environment(
-            code, code_digest=attempt.source.digest, settings=self.settings, log=say, on_build=on_build
-        )
+        folder = attempt.folder(self.settings)
+        environment = await self._environment(attempt, configuration, folder / "code", say, on_build)
+        (folder / IN_USE).write_text(str(environment.path))
+        say(environment.reason)
+        return environment
+
+    async def prepare_ahead(
+        self, attempt: Attempt, configuration: Any, say: Say, on_build: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Build the environment that a waiting run will need."""
+        with tempfile.TemporaryDirectory(prefix="launch-ahead-") as name:
+            await self._environment(attempt, configuration, Path(name) / "code", say, on_build)
+
+    async def _environment(
+        self, attempt: Attempt, configuration: Any, code: Path, say: Say, on_build: Callable[[], Awaitable[None]]
+    ) -> ProcessEnvironment:
+        source = recipes.code_for(attempt, configuration, self.settings)
+        digest = await until_stopped(lambda stop: source.fetch(code, log=say, stop=stop))
+
+        async def build() -> ProcessEnvironment:
+            return await ensure_environment(
+                code,
+                code_digest=digest,
+                settings=self.settings,
+                log=say,
+                on_build=on_build,
+                build=configuration.build,
+                command=attempt.command,
+                secrets=recipes.build_secrets(configuration),
+                rebuild=configuration.rebuild,
+                timeout=configuration.builder.timeout,
+            )
+
+        said = configuration.build.model_dump_json(exclude={"secrets"}, exclude_defaults=True)
+        key = ("environment", digest, said)
+        return await self._failures.unless_failed(key, build, anyway=configuration.rebuild)
 
     async def start_attempt(
         self, attempt: Attempt, configuration: ProcessLaunchJobConfiguration, prepared: ProcessEnvironment

@@ -12,6 +12,7 @@ from prefect.workers.base import BaseWorker
 from launch_prefect.errors import InvalidInput
 from launch_prefect.workers.attempt import Attempt, environment_from, source_from, words_from
 from launch_prefect.workers.configuration import LaunchJobConfiguration, merged_variables, secret_names
+from launch_prefect.workers.recipes import secrets_of
 
 
 async def resolve(
@@ -62,7 +63,7 @@ async def resolve(
         source=source_from(configuration.source),
         command=words_from(configuration.command),
         env=env,
-        secrets=frozenset(env[name] for name in secret if name in env),
+        secrets=frozenset(env[name] for name in secret if name in env) | secrets_of(configuration),
         resources=configuration.resources,
         timeout=configuration.timeout,
         stop_grace=configuration.stop_grace,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import os
 import re
 import shutil
@@ -10,6 +12,7 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from launch_prefect import dockerpy
 from launch_prefect.errors import BuildFailed, LaunchError
 from launch_prefect.images import engine
 from launch_prefect.images.processes import Ended, Log, allowed_environment, run
@@ -93,6 +96,9 @@ class DockerBuilder:
         secrets: dict[str, Path],
         labels: dict[str, str],
         log: Log,
+        platform: str | None = None,
+        no_cache: bool = False,
+        credentials: engine.Credentials | None = None,
     ) -> str:
         """Build an image. When the task is cancelled, the build is stopped and leaves no image.
 
@@ -103,6 +109,9 @@ class DockerBuilder:
             secrets: Build secrets by id, each a file; their content enters no layer.
             labels: Labels of the image.
             log: Takes the lines of the build's output.
+            platform: Platform of the image, such as `linux/arm64`; None is the engine's.
+            no_cache: Carry out every step, though its result is known.
+            credentials: For base images of their registry, beside this machine's own `docker login`.
 
         Returns:
             The image's id, `sha256:…`.
@@ -119,21 +128,46 @@ class DockerBuilder:
             file, id_file = Path(folder) / "Dockerfile", Path(folder) / "id"
             await asyncio.to_thread(file.write_text, dockerfile)
             options = ["--progress", "plain", "--file", str(file), "--iidfile", str(id_file), "--tag", tag]
+            options += ["--platform", platform] if platform else []
+            options += ["--no-cache"] if no_cache else []
             for name, path in secrets.items():
                 options += ["--secret", f"id={name},src={path}"]
             for name, value in labels.items():
                 options += ["--label", f"{name}={value}"]
+            env = _environment(self._client.env)
+            if credentials:
+                env["DOCKER_CONFIG"] = await asyncio.to_thread(_config_with, credentials, Path(folder) / "config")
             output = _Output(log)
-            ended = await run(
-                [*self._client.command, *options, str(context)],
-                env=_environment(self._client.env),
-                log=output.take,
-            )
+            ended = await run([*self._client.command, *options, str(context)], env=env, log=output.take)
             if ended.code != 0:
                 if not output.failed:
                     await asyncio.to_thread(engine.platform)  # raises where the engine has gone
                 raise _failure(ended, output, tag)
             return (await asyncio.to_thread(id_file.read_text)).strip()
+
+
+def _config_with(credentials: engine.Credentials, folder: Path) -> str:
+    """A client's configuration as this machine's, with one more registry; the file is nobody else's to read."""
+    own = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
+    folder.mkdir(mode=0o700)
+    try:
+        config = json.loads((own / "config.json").read_text())
+    except (OSError, ValueError):
+        config = {}
+    address, user, password = credentials
+    login = base64.b64encode(f"{user}:{password}".encode()).decode()
+    hub = dockerpy.docker.auth.INDEX_NAME
+    host = dockerpy.docker.auth.resolve_index_name(dockerpy.docker.auth.convert_to_hostname(address))
+    auths = {**config.get("auths", {}), dockerpy.docker.auth.INDEX_URL if host == hub else host: {"auth": login}}
+    helpers = {name: helper for name, helper in config.get("credHelpers", {}).items() if name != host}
+    file = folder / "config.json"
+    file.touch(mode=0o600)
+    # A store of credentials would be asked instead of what stands here.
+    rest = {name: value for name, value in config.items() if name != "credsStore"}
+    file.write_text(json.dumps({**rest, "auths": auths, "credHelpers": helpers}))
+    if (own / "cli-plugins").is_dir():  # buildx may be there
+        (folder / "cli-plugins").symlink_to((own / "cli-plugins").resolve())
+    return str(folder)
 
 
 class _Output:

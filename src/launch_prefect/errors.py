@@ -68,6 +68,13 @@ class ImageMissing(LaunchError):
     ending = Ending.FAILED
 
 
+class RegistryRefused(LaunchError):
+    """A registry answers, and refuses: no credentials, wrong ones, or no right to do this with them."""
+
+    exit_code = 1
+    ending = Ending.FAILED
+
+
 class StartFailed(LaunchError):
     """The job's command could not be started: no such program, not executable."""
 

@@ -1,21 +1,23 @@
-"""What the Docker engine of this machine has, and what it can pull. Blocking: call it in a thread."""
+"""What the Docker engine of this machine has, pulls and pushes. Blocking: call it in a thread."""
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import requests.exceptions
 
 from launch_prefect import dockerpy
-from launch_prefect.errors import ImageMissing, LaunchError, Unreachable
+from launch_prefect.errors import DiskFull, ImageMissing, LaunchError, Unreachable
+from launch_prefect.images import registry, transfer
+from launch_prefect.images.registry import Reference, credentials_for
 from launch_prefect.sources.disk import disk_full
 
 DEFAULT_HOST = "unix:///var/run/docker.sock"
-Credentials = tuple[str, str, str]
-"""Address of a registry, name of a user, password."""
+Credentials = registry.Credentials
+is_credentials_for = registry.is_credentials_for
 
 
 def address() -> str:
@@ -69,7 +71,7 @@ def find(reference: str) -> str | None:
     """Id of an image that the engine has, `sha256:…`, or None.
 
     Args:
-        reference: Its name or id.
+        reference: Its name or id; of a name with tag and digest, the digest counts.
 
     Raises:
         Unreachable: The engine does not answer.
@@ -85,49 +87,144 @@ def _find(client: dockerpy.docker.DockerClient, reference: str) -> str | None:
         return None
 
 
-def is_credentials_for(reference: str, credentials: Credentials) -> bool:
-    """Whether credentials are for the registry of an image: no other one may see them."""
-    auth = dockerpy.docker.auth
-    try:
-        registry, _ = auth.resolve_repository_name(reference)
-        return bool(registry == auth.resolve_index_name(auth.convert_to_hostname(credentials[0])))
-    except dockerpy.DockerException:  # no name of an image, or no address of a registry
-        return False
+def find_repo_digest(name_without_tag: str, image_id: str) -> str | None:
+    """Digest by which the engine knows an image in a repository; None where it has neither pushed nor pulled it there.
+
+    Args:
+        name_without_tag: Name of the repository with its registry.
+        image_id: Id of the image, `sha256:…`.
+
+    Raises:
+        InvalidInput: It is no name of a repository.
+        Unreachable: The engine does not answer.
+    """
+    wanted = Reference.parse(name_without_tag).name
+    with connected() as client:
+        try:
+            known = client.api.inspect_image(image_id)["RepoDigests"] or []
+        except dockerpy.ImageNotFound:
+            return None
+    names = map(Reference.parse, known)
+    return next((name.digest for name in names if name.name == wanted), None)
+
+
+def tag(image_id: str, name: str) -> None:
+    """Give an image another name.
+
+    Args:
+        image_id: Its id or one of its names.
+        name: The name, with a tag; without one it is `latest`.
+
+    Raises:
+        InvalidInput: It is no such name.
+        ImageMissing: The engine has no such image.
+        Unreachable: The engine does not answer.
+    """
+    new = Reference.parse(name)
+    with connected() as client:
+        try:
+            client.api.tag(image_id, new.name, new.tag or "latest", force=True)
+        except dockerpy.ImageNotFound:
+            raise missing(image_id, "it is not on this machine") from None
 
 
 def pull(reference: str, stop: threading.Event, credentials: Credentials | None = None) -> str:
-    """Pull an image.
+    """Pull an image. A registry that breaks off is tried again.
 
     Args:
-        reference: Its name.
+        reference: Its name, with a tag or a digest.
         stop: Set by another thread to give up.
-        credentials: Used if they are for its registry; else those of this machine's `docker login`.
+        credentials: Used if they are for its registry; else see `registry.credentials_for`.
 
     Returns:
         Its id, `sha256:…`.
 
     Raises:
-        ImageMissing: It can't be pulled, with the engine's reason.
+        ImageMissing: There is no such image, or no such registry answers, in the engine's words.
+        RegistryRefused: The registry refuses the credentials.
+        InvalidInput: It is no name of an image.
         DiskFull: No space is left where the engine keeps images.
         Unreachable: The engine does not answer.
+        LaunchError: The Docker configuration of this machine cannot be read.
     """
-    login = None
-    if credentials is not None and is_credentials_for(reference, credentials):
-        login = {"username": credentials[1], "password": credentials[2]}
+    wanted = Reference.parse(reference)
+    login = credentials_for(reference, credentials)
+    query = {"fromImage": wanted.name, "tag": wanted.version}
     with connected() as client:
         try:
-            # The high-level call drops the errors that come within the stream.
-            for line in client.api.pull(reference, stream=True, decode=True, auth_config=login):
-                if "error" in line:
-                    raise _missing(reference, line["error"])
-                if stop.is_set():
-                    raise _missing(reference, "given up")
-        except dockerpy.APIError as error:
-            raise _missing(reference, error.explanation or str(error)) from None
+            for attempt in transfer.attempts(stop):
+                with attempt:
+                    for _ in transfer.lines(client, "images/create", query, login, stop):
+                        pass
+        except transfer.Refusal as refusal:
+            raise _pull_failed(reference, login, refusal) from None
         image = _find(client, reference)
     if image is None:
-        raise _missing(reference, "the registry sent nothing")
+        raise missing(reference, "the registry sent nothing")
     return image
+
+
+def push(name: str, stop: threading.Event, credentials: Credentials | None, log: Callable[[str], None]) -> str:
+    """Push a name of an image to its registry. A push that breaks off is tried again; what is there is not sent again.
+
+    Args:
+        name: The name, with a tag; without one it is `latest`.
+        stop: Set by another thread to give up.
+        credentials: Used if they are for its registry; else see `registry.credentials_for`.
+        log: Takes a line now and then, and one at the end.
+
+    Returns:
+        Digest of the manifest in the registry, `sha256:…`.
+
+    Raises:
+        InvalidInput: It is no name of an image.
+        ImageMissing: The engine has no image of that name.
+        RegistryRefused: The registry refuses the credentials, or has no such repository and makes none.
+        DiskFull: No space is left where the registry keeps images.
+        Unreachable: The engine or the registry does not answer.
+        LaunchError: Given up, or the Docker configuration of this machine cannot be read.
+    """
+    wanted = Reference.parse(name)
+    login = credentials_for(name, credentials)
+    progress = transfer.PushProgress(log)
+    with connected() as client:
+        if _find(client, name) is None:
+            raise ImageMissing(f"There is no image {name} on this machine to push.", mend="Build or tag it first.")
+        try:
+            for attempt in transfer.attempts(stop):
+                with attempt:
+                    for line in transfer.lines(
+                        client, f"images/{wanted.name}/push", {"tag": wanted.tag or "latest"}, login, stop
+                    ):
+                        progress.take(line)
+        except transfer.Refusal as refusal:
+            raise _push_failed(wanted, login, refusal) from None
+    return progress.end()
+
+
+def _pull_failed(reference: str, login: Credentials | None, refusal: transfer.Refusal) -> LaunchError:
+    if refusal.disk_full:
+        return disk_full("the Docker engine")
+    if refusal.unauthorized:
+        return registry.refused(Reference.parse(reference), login, refusal.reason)
+    return missing(reference, refusal.reason)
+
+
+def _push_failed(image: Reference, login: Credentials | None, refusal: transfer.Refusal) -> LaunchError:
+    if refusal.disk_full:
+        return DiskFull(
+            f"No space is left where the registry {image.registry} or the Docker engine keeps images.",
+            mend="Free some space there, then try again; what has been pushed is kept.",
+        )
+    if refusal.stopped:
+        return LaunchError(f"The push of {image.name} was given up.")
+    if refusal.broken:
+        return Unreachable(
+            f"The image {image.name} cannot be pushed: {refusal.reason}.",
+            mend=f"Check that this machine reaches the registry {image.registry}, then try again; "
+            "what has been pushed is kept.",
+        )
+    return registry.refused(image, login, refusal.reason)
 
 
 def missing(reference: str, reason: str) -> ImageMissing:
@@ -136,9 +233,3 @@ def missing(reference: str, reason: str) -> ImageMissing:
         f"The image {reference} cannot be pulled: {reason.strip().rstrip('.')}.",
         mend="Check its name and tag, that this machine reaches the registry, and its credentials (docker login).",
     )
-
-
-def _missing(reference: str, reason: str) -> LaunchError:
-    if "no space left on device" in reason.lower():
-        return disk_full("the Docker engine")
-    return missing(reference, reason)

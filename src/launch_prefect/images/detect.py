@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import re
-import reprlib
-import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Literal
 
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from packaging.version import Version
+from launch_prefect.errors import InvalidInput
+from launch_prefect.images import own_dockerfile, python_version
+from launch_prefect.images.conda import conda_environment, conda_file
+from launch_prefect.images.pyproject import has_dependencies, is_project, locked_files, read_project, requires_python
+from launch_prefect.images.requirements import requirements_files
+from launch_prefect.spec.build import BuildSpec
 
-from launch_prefect.errors import InvalidInput, NotFound
+Kind = Literal["dockerfile", "uv", "pyproject", "requirements", "conda", "none"]
 
-Kind = Literal["uv", "pyproject", "requirements", "none"]
-Value = TypeVar("Value", dict[str, Any], list[str], str)
+NOTHING_SAID = BuildSpec()
+"""The `build:` of a job that has none."""
 
-_INCLUDE = re.compile(r"^(?:-r|-c|--requirement|--constraint)(?:\s+|=|(?<=-[rc]))(?P<file>\S+)")
-_LOCAL = re.compile(r"^(?:(?:-e|--editable)(?:\s+|=))?(?:file:|/|\.\.?(?:/|$|\[))|^(?:-e|--editable)(?!.*://)")
+_DOCKERFILE_SAYS = ("base_image", "python", "system_packages", "user")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +27,17 @@ class Environment:
     """What a job's dependencies come from.
 
     Attributes:
-        kind: `uv` (a lock file), `pyproject`, `requirements` or `none`.
+        kind: `dockerfile` (the job's own), `uv` (a lock file), `pyproject`, `requirements`, `conda` or `none`.
         reason: Why, for the log: `requirements.txt found`.
-        files: The files that decide it: path below the folder → content.
-        python: Python version the code asks for, such as `3.12`: from `.python-version`, else the lower bound of
-            `requires-python`. None where it asks for none.
+        files: The files that decide it: path → content. Those of the code, and for `conda` those made from its
+            `environment.yml`.
+        python: Python version the code asks for, such as `3.12`: from the job's `build.python`, `.python-version`
+            or `runtime.txt`, else the lower bound of `requires-python`. None where it asks for none, and for
+            `conda`, whose packages bring their own.
         requires_python: Versions that would do, such as `>=3.10`, where the code names no single one.
+        dockerfile: Path of the job's own Dockerfile below the folder, for the kind of that name.
+        context: Folder of its build context, below the folder.
+        notes: What else the user should know, lines for the log.
     """
 
     kind: Kind
@@ -40,177 +45,94 @@ class Environment:
     files: Mapping[str, bytes]
     python: str | None = None
     requires_python: str | None = None
+    dockerfile: str | None = None
+    context: str = "."
+    notes: tuple[str, ...] = ()
 
 
-def detect(folder: Path) -> Environment:
-    """Find the first that fits of `uv.lock`, `pyproject.toml` and `requirements.txt`.
+def detect(
+    folder: Path,
+    *,
+    build: BuildSpec = NOTHING_SAID,
+    command: Sequence[str] | None = None,
+    dockerfiles: bool = True,
+) -> Environment:
+    """Find the first that fits.
+
+    `build.dockerfile`; `Dockerfile.launch` or `Dockerfile.wandb` beside the entrypoint or at the top; `uv.lock` (with
+    `pyproject.toml`); `pyproject.toml`; `requirements.txt`; `environment.yml`.
 
     Args:
         folder: The code.
+        build: The job's part in how it is built.
+        command: The job's command; its first word that is a file in the code is the entrypoint.
+        dockerfiles: Whether Dockerfiles can be used: not on target process, which runs no images.
 
     Returns:
         Its environment.
 
     Raises:
-        InvalidInput: A dependency file is not valid, or names what is not in the folder or cannot be installed.
-        NotFound: A requirements file includes one that is not there.
+        InvalidInput: A dependency file is not valid, names what is not in the folder or cannot be installed, or has
+            credentials; or `build.dockerfile` is set where it cannot be used.
+        NotFound: `build.dockerfile`, or a file that a requirements file includes, is not there.
     """
-    project = _read_project(folder / "pyproject.toml")
-    exact, requires = _pinned_python(folder), _requires_python(project)
-    python = exact or _lower_bound(requires)
-    kind, reason, files = _dependencies(folder, project)
-    return Environment(kind, reason, files, python, None if exact else requires)
+    if build.dockerfile is not None:
+        if not dockerfiles:
+            raise InvalidInput(
+                f"build.dockerfile: target process runs no images, so it cannot use {build.dockerfile}.",
+                mend="Submit the job to a queue of target docker, or leave build.dockerfile out.",
+            )
+        return _own_dockerfile(folder, own_dockerfile.named(folder, build), build)
+    own = own_dockerfile.beside_entrypoint(folder, command)
+    if own is not None and dockerfiles:
+        return _own_dockerfile(folder, own, build)
+    environment = _dependencies(folder, build)
+    if dockerfiles:
+        return environment
+    return _for_process(environment, own, build)
 
 
-def _dependencies(folder: Path, project: Mapping[str, Any] | None) -> tuple[Kind, str, dict[str, bytes]]:
-    if project is not None and (folder / "uv.lock").is_file():
-        return "uv", "uv.lock found", _locked_files(folder, project)
-    table = _table(project or {}, "project")
-    has_requirements = (folder / "requirements.txt").is_file()
-    # One that only holds settings of tools, or leaves its dependencies to requirements.txt, decides nothing.
-    if table is not None and not (has_requirements and "dependencies" not in table):
-        dynamic = _value(table, "project", "dynamic", list, '["dependencies"]') or []
-        if _value(table, "project", "dependencies", list, '["numpy>=2"]') or "dependencies" in dynamic:
-            content = (folder / "pyproject.toml").read_bytes()
-            return "pyproject", "pyproject.toml found", {"pyproject.toml": content}
-        return "none", "pyproject.toml names no dependencies", {}
-    if has_requirements:
-        return "requirements", "requirements.txt found", _requirements(folder)
-    return "none", "no uv.lock, pyproject.toml or requirements.txt found", {}
-
-
-def _read_project(file: Path) -> Mapping[str, Any] | None:
-    if not file.is_file():
-        return None
-    try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"{file.name} is not valid TOML: {error}.", mend="Mend the file.") from None
-
-
-def _locked_files(folder: Path, project: Mapping[str, Any]) -> dict[str, bytes]:
-    """The lock and every `pyproject.toml` of the workspace, all of which uv reads."""
-    files = {"uv.lock", "pyproject.toml"}
-    for member in _workspace_members(folder, project):
-        file = member / "pyproject.toml"
-        if file.is_file():
-            files.add(file.relative_to(folder).as_posix())
-    return {name: (folder / name).read_bytes() for name in sorted(files)}
-
-
-def _workspace_members(folder: Path, project: Mapping[str, Any]) -> list[Path]:
-    table: Mapping[str, Any] = project
-    where = ""
-    for key in ("tool", "uv", "workspace"):
-        where = f"{where}.{key}".removeprefix(".")
-        table = _table(table, where) or {}
-    accepted = '["libs/*"], folders inside the job\'s folder'
-    members: list[Path] = []
-    for pattern in _value(table, where, "members", list, accepted) or []:
-        refused = _not_accepted(f"{where}.members", [pattern], accepted)
-        parts = Path(pattern).parts
-        if ".." in parts:
-            raise refused
-        try:
-            members += folder.glob(pattern) if parts else ()  # `.` is the folder itself
-        except (ValueError, NotImplementedError):  # an absolute path; `**` within a name
-            raise refused from None
-    return members
-
-
-def _table(outer: Mapping[str, Any], where: str) -> dict[str, Any] | None:
-    """The table of a dotted name, given the one that it is in."""
-    outer_name, _, key = where.rpartition(".")
-    return _value(outer, outer_name, key, dict, f"a table, [{where}]")
-
-
-def _value(table: Mapping[str, Any], where: str, key: str, kind: type[Value], accepted: str) -> Value | None:
-    """What `pyproject.toml` has under a key, checked; None where it has nothing.
-
-    Args:
-        table: The table that the key is in.
-        where: The table's dotted name, for messages.
-        key: The key.
-        kind: What it has to be; a list is one of texts.
-        accepted: What would be accepted, for messages.
-
-    Raises:
-        InvalidInput: It is something else.
-    """
-    value = table.get(key)
-    if value is None:
-        return None
-    fits = isinstance(value, kind) and (kind is not list or all(isinstance(item, str) for item in value))
-    if not fits:
-        raise _not_accepted(f"{where}.{key}".removeprefix("."), value, accepted)
-    return cast(Value, value)
-
-
-def _not_accepted(key: str, value: object, accepted: str) -> InvalidInput:
-    return InvalidInput(
-        f"pyproject.toml: {key} cannot be {reprlib.repr(value)}.", mend=f"What is accepted there: {accepted}."
+def _own_dockerfile(folder: Path, own: own_dockerfile.Found, build: BuildSpec) -> Environment:
+    notes = [f"{other} is passed over: {own.dockerfile} comes first." for other in own.others]
+    if said := [name for name in _DOCKERFILE_SAYS if getattr(build, name)]:
+        notes.append(f"build: {', '.join(said)} is not used: {own.dockerfile} says it.")
+    files = {own.dockerfile: (folder / own.dockerfile).read_bytes()}
+    return Environment(
+        "dockerfile", own.reason, files, dockerfile=own.dockerfile, context=own.context, notes=tuple(notes)
     )
 
 
-def _requirements(folder: Path) -> dict[str, bytes]:
-    """`requirements.txt` and all files it includes."""
-    files: dict[str, bytes] = {}
-    waiting = ["requirements.txt"]
-    while waiting:
-        name = waiting.pop()
-        if name in files:
-            continue
-        content = (folder / name).read_bytes()
-        files[name] = content
-        lines = content.decode("utf-8", errors="replace").splitlines()
-        for number, line in enumerate(map(str.strip, lines), start=1):
-            if included := _INCLUDE.match(line):
-                waiting += _included(folder, name, number, included["file"])
-            elif _LOCAL.match(line):
-                raise InvalidInput(
-                    f"{name}, line {number}: {line!r} is a local path; dependencies are installed without the code.",
-                    mend="Remove the line (the code is there when the job runs), or publish it as a package.",
-                )
-    return dict(sorted(files.items()))
+def _for_process(environment: Environment, own: own_dockerfile.Found | None, build: BuildSpec) -> Environment:
+    """The same, with what target process does not use."""
+    reason = environment.reason
+    if own is not None:
+        passed_over = ", ".join([own.dockerfile, *own.others])
+        reason += f" ({passed_over} is passed over: target process runs no images)"
+    unused = [name for name in ("base_image", "system_packages") if getattr(build, name)]
+    notes = [f"build.{name} is not used: target process runs on the agent's machine as it is." for name in unused]
+    return replace(environment, reason=reason, notes=(*environment.notes, *notes))
 
 
-def _included(folder: Path, by: str, number: int, file: str) -> list[str]:
-    if "://" in file:
-        return []
-    path = (folder / by).parent / file
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise InvalidInput(f"{by}, line {number}: {file} is outside the job's folder.", mend="Put it into the folder.")
-    if not path.is_file():
-        raise NotFound(f"{by}, line {number}: there is no file {file}.", mend="Add it, or remove the line.")
-    return [path.resolve().relative_to(folder.resolve()).as_posix()]
+def _dependencies(folder: Path, build: BuildSpec) -> Environment:
+    project = read_project(folder)
+    exact, requires = build.python or python_version.pinned(folder), requires_python(project)
+    python, requires = exact or python_version.lower_bound(requires), None if exact else requires
 
+    def found(kind: Kind, reason: str, files: Mapping[str, bytes]) -> Environment:
+        return Environment(kind, reason, files, python, requires)
 
-def _pinned_python(folder: Path) -> str | None:
-    file = folder / ".python-version"
-    lines = file.read_text(errors="replace").split() if file.is_file() else []
-    # Other names mean environments on the author's machine.
-    return next((line for line in lines if re.fullmatch(r"3\.\d+(\.\d+)?", line)), None)
-
-
-def _requires_python(project: Mapping[str, Any] | None) -> str | None:
-    table = _table(project or {}, "project") or {}
-    text = _value(table, "project", "requires-python", str, '">=3.11", a text')
-    if text is None:
-        return None
-    try:
-        return str(SpecifierSet(text))
-    except InvalidSpecifier:
-        raise InvalidInput(
-            f"pyproject.toml: requires-python = {text!r} is no version specifier.",
-            mend='Write one such as ">=3.11".',
-        ) from None
-
-
-def _lower_bound(requires: str | None) -> str | None:
-    """The lowest `3.x` that a specifier names, or None where it names none."""
-    bounds = [
-        Version(part.version.removesuffix(".*"))
-        for part in SpecifierSet(requires or "")
-        if part.operator in (">=", "~=", "==")
-    ]
-    return f"{max(bounds).major}.{max(bounds).minor}" if bounds and len(max(bounds).release) > 1 else None
+    if project is not None and (folder / "uv.lock").is_file():
+        return found("uv", "uv.lock found", locked_files(folder, project))
+    has_requirements = (folder / "requirements.txt").is_file()
+    has_others = has_requirements or conda_file(folder) is not None
+    if project is not None and is_project(project, has_others=has_others):
+        if has_dependencies(project):
+            content = (folder / "pyproject.toml").read_bytes()
+            return found("pyproject", "pyproject.toml found", {"pyproject.toml": content})
+        return found("none", "pyproject.toml names no dependencies", {})
+    if has_requirements:
+        return found("requirements", "requirements.txt found", requirements_files(folder))
+    conda = conda_environment(folder, python=build.python, pinned=exact)
+    if conda is not None:
+        return Environment("conda", f"{conda.name} found", conda.files, notes=conda.notes)
+    return found("none", "no uv.lock, pyproject.toml, requirements.txt or environment.yml found", {})

@@ -1,0 +1,167 @@
+"""What git says when it fails, as errors that name the cause and the mend."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from launch_prefect.errors import InvalidInput, LaunchError, NotFound, Unreachable
+from launch_prefect.sources.disk import disk_full
+from launch_prefect.sources.git.credentials import GitCredentials
+from launch_prefect.sources.git.urls import server_of
+
+_URL_CREDENTIALS = re.compile(r"//[^/@\s]*@")
+_CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[^\S\n]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_SAYS_NOTHING = re.compile(r"^(?:and the repository exists\.|Please make sure you have .*|remote:\s*|hint:.*|\s*)$")
+_LINES = 4
+
+
+def _pattern(*texts: str) -> re.Pattern[str]:
+    return re.compile("|".join(texts), re.IGNORECASE)
+
+
+_FULL = _pattern("no space left on device", "disk quota exceeded")
+_DAMAGED = _pattern(
+    "not a git repository", "bad object", "object file .* is empty", "is corrupt", "does not match index",
+    "unable to read", "failed to read", "unable to parse", "bad config", "invalid object", "missing blob",
+    "missing tree", "inflate", "bad tree", "packfile .* (?:cannot be|is far too short)", "not a valid object",
+    "badly packed", "unresolved deltas", "did not send all necessary objects", "bad signature", "unable to unpack",
+    "index file .* is too small", "pack has bad", "missing necessary objects", "broken ref",
+    "fatal: .*: not a valid SHA1", "shallow file", "bad shallow line",
+)  # fmt: skip
+_UNKNOWN_COMMIT = _pattern("not our ref", "couldn't find remote ref", "no such remote ref")
+_REFUSES_COMMITS = _pattern("unadvertised object", "does not support shallow", "dumb http transport")
+_KEY = _pattern('load key "[^"]*"')
+_HOST_KEY = _pattern("host key verification failed", "remote host identification has changed")
+_CERTIFICATE = _pattern(
+    "certificate verif", "certificate problem", "CAfile", "self.signed certificate", "unable to get local issuer",
+    "x509:", "unknown authority", "SSL: no alternative certificate",
+)  # fmt: skip
+_NO_ACCESS = _pattern(
+    "permission denied", "authentication failed", "authentication required", "authorization (?:failed|error)",
+    "could not read (?:username|password)", "error: 40[13]", "access denied", "invalid credentials",
+    "terminal prompts disabled", "not authorized", "http 40[13]",
+)  # fmt: skip
+_NOT_THERE = _pattern(
+    "repository (?:'[^']*' )?not found", "error: 404", "does not appear to be a git repository", "could not be found",
+    "no such repository", "repository .* does not exist",
+)  # fmt: skip
+_UNREACHABLE = _pattern(
+    "could not resolve", "couldn't resolve", "name or service not known", "failed to connect", "couldn't connect",
+    "connection (?:refused|reset|timed out|closed)", "timed out", "operation too slow", "too slow", "early eof",
+    "unexpected disconnect", "hung up", "rpc failed", "error: (?:429|5[0-9][0-9])", "ssl_read", "tls connection",
+    "gnutls", "empty reply", "transfer closed", "broken pipe", "kex_exchange", "ssh: connect to host",
+    "connection to .* closed", "network is unreachable", "no route to host", "unexpected eof", "invalid index-pack",
+    "eof", "could not read from remote repository", "http 5[0-9][0-9]", "recv failure", "send failure",
+    "proxy", "unexpected flush", "expected flush", "the remote end", "fetch-pack: ",
+)  # fmt: skip
+
+
+class Damaged(LaunchError):
+    """A mirror does not hold what it should."""
+
+
+class RefusesCommits(LaunchError):
+    """A server does not give a commit by its name, or not without its history."""
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What git was working for.
+
+    Attributes:
+        url: Address of the repository.
+        credentials: What it was given.
+        block: The block they are from.
+        folder: Where it writes.
+    """
+
+    url: str
+    credentials: GitCredentials | None
+    block: str | None
+    folder: str
+
+    def error(self, said: str, doing: str) -> LaunchError:
+        """The error for what git said.
+
+        Args:
+            said: Its standard error.
+            doing: What failed, as a sentence without its end, such as `The commit 1f… cannot be fetched`.
+
+        Returns:
+            The error, without a secret in it. `Unreachable` where trying again may help.
+        """
+        words = self.words(said)
+        message = f"{doing}: {words}" if words else f"{doing}."
+        for pattern, make in _TABLE:
+            if pattern.search(said):
+                return make(self, message)
+        return LaunchError(message)
+
+    def words(self, said: str) -> str:
+        """The last lines of what git said that say anything, as one, without secrets and control characters."""
+        secrets = self.credentials.secrets if self.credentials else frozenset()
+        for secret in secrets:
+            said = said.replace(secret, "***")
+        said = _URL_CREDENTIALS.sub("//***@", said)
+        lines = [_CONTROL.sub(" ", line).strip() for line in re.split(r"[\r\n]+", said)]
+        return "; ".join([line for line in lines if not _SAYS_NOTHING.match(line)][-_LINES:])[-600:]
+
+    def no_access(self, message: str) -> LaunchError:
+        """The server lets nobody in, or not with these credentials."""
+        return InvalidInput(message, mend=self._access_mend())
+
+    def not_there(self, message: str) -> LaunchError:
+        """There is no such repository, or it is hidden from those who may not read it."""
+        return NotFound(message, mend=f"Check the address. {self._access_mend()}")
+
+    def _access_mend(self) -> str:
+        ssh = server_of(self.url)[0] == "ssh"
+        if self.credentials:
+            kind = "ssh key" if ssh else "token"
+            named = f"block {self.block}" if self.block else "block"
+            return f"The {kind} of the {named} was used; check that it is valid and may read this repository."
+        if ssh:
+            return (
+                "No credentials were used but this machine's own. Name a secret block that holds a private ssh key, "
+                "such as credentials: secret/my-ssh-key."
+            )
+        return (
+            "No credentials were used. If the repository is private, name a block with a token, such as "
+            "credentials: secret/my-git-token, or one of prefect-github, prefect-gitlab or prefect-bitbucket."
+        )
+
+    def _key(self, message: str) -> LaunchError:
+        mend = "Put a whole private key without a passphrase into the block."
+        return InvalidInput(message, mend=mend)
+
+    def _host_key(self, message: str) -> LaunchError:
+        mend = (
+            "If the server's key was changed by its operator, remove its old one from "
+            f"{self.folder}/known_hosts, or from this machine's own where no key is named in credentials."
+        )
+        return LaunchError(message, mend=mend)
+
+    def _certificate(self, message: str) -> LaunchError:
+        return LaunchError(message, mend="Set LAUNCH_CA_BUNDLE to a file with the CA certificates of the git server.")
+
+    def _gone(self, message: str) -> LaunchError:
+        mend = "It was never pushed, or a force-push has taken it away. Push it, or submit the job again."
+        return NotFound(message, mend=mend)
+
+    def _unreachable(self, message: str) -> LaunchError:
+        return Unreachable(message, mend="Check the address, the network and the proxy of this machine.")
+
+
+_TABLE = (
+    (_FULL, lambda about, message: disk_full(about.folder)),
+    (_UNKNOWN_COMMIT, About._gone),
+    (_REFUSES_COMMITS, lambda about, message: RefusesCommits(message)),
+    (_HOST_KEY, About._host_key),
+    (_CERTIFICATE, About._certificate),
+    (_KEY, About._key),
+    (_NOT_THERE, About.not_there),
+    (_NO_ACCESS, About.no_access),
+    (_UNREACHABLE, About._unreachable),
+    (_DAMAGED, lambda about, message: Damaged(message, mend=f"Remove {about.folder}.")),
+)

@@ -119,14 +119,12 @@ class Ahead:
 
     async def _build(self, attempt: Attempt, configuration: Any) -> None:
         redact = Redactor(attempt.secrets)
-        told: list[bool] = []
 
         def say(text: str, level: int = logging.INFO) -> None:
-            if told and not self._host.has_taken(attempt.run_id):  # its own lifecycle hears the rest
+            if not self._host.has_taken(attempt.run_id):  # its own lifecycle hears the rest
                 self._shipper.add_now(attempt.run_id, AGENT_LOGGER, level, [(redact(text), now())])
 
         async def on_build() -> None:
-            told.append(True)
             say(f"{attempt.agent} builds ahead what this run will need, while it waits.")
 
         try:

@@ -70,7 +70,7 @@ class _Held:
         retrying = AsyncRetrying(
             retry=retry_if_result(lambda made: not made), wait=wait_exponential_jitter(initial=0.1, max=2, jitter=0.2)
         )
-        await retrying(lambda: until_answered(self._make))
+        await retrying(until_answered, self._make)
 
     async def _make(self) -> bool:
         try:

@@ -87,6 +87,19 @@ class DockerLaunchWorker(LaunchWorker[DockerLaunchJobConfiguration, Any, DockerW
         self, attempt: Attempt, configuration: Any, say: Say, on_build: Callable[[], Awaitable[None]]
     ) -> Image:
         """The image it runs."""
+        image = await self._image(attempt, configuration, say, on_build)
+        say(image.reason)
+        return image
+
+    async def prepare_ahead(
+        self, attempt: Attempt, configuration: Any, say: Say, on_build: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Build or pull the image that a waiting run will need."""
+        await self._image(attempt, configuration, say, on_build)
+
+    async def _image(
+        self, attempt: Attempt, configuration: Any, say: Say, on_build: Callable[[], Awaitable[None]]
+    ) -> Image:
         assert self._images is not None  # noqa: S101 - made in setup
         if isinstance(attempt.source, ImageSource):
             reference = attempt.source.reference
@@ -96,12 +109,11 @@ class DockerLaunchWorker(LaunchWorker[DockerLaunchJobConfiguration, Any, DockerW
                 policy=configuration.image_pull_policy,
                 credentials=await recipes.registry_credentials(configuration, reference),
             )
-            return Image(found, reference, built=False, reason="", digest=await in_thread(_digest, reference, found))
+            digest = await in_thread(_digest, reference, found)
+            return Image(found, reference, built=False, reason=f"Image {reference}: {found}", digest=digest)
         recipe = await recipes.recipe_for(self, attempt, configuration, self.settings)
         self._images.slots.total_tokens = configuration.builder.max_builds
-        image = await self._images.ensure(recipe, log=say, on_build=on_build)
-        say(image.reason)
-        return image
+        return await self._images.ensure(recipe, log=say, on_build=on_build)
 
     async def start_attempt(
         self, attempt: Attempt, configuration: DockerLaunchJobConfiguration, prepared: Image

@@ -1,0 +1,85 @@
+"""What could not be built is not tried again unasked, and says so; what passes is."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from launch_prefect.errors import BuildFailed, Unreachable
+from launch_prefect.images.failures import REMEMBERED_SECONDS, Failures
+
+KEY = ("sha256:1", "python:3")
+
+
+class Work:
+    def __init__(self, error: Exception | None) -> None:
+        self.error, self.done = error, 0
+
+    async def __call__(self) -> str:
+        self.done += 1
+        if self.error:
+            raise self.error
+        return "image"
+
+
+@pytest.fixture
+def failures(tmp_path: Path) -> Failures:
+    return Failures(tmp_path)
+
+
+async def test_the_same_content_is_not_tried_again_and_says_so(failures: Failures, tmp_path: Path) -> None:
+    work = Work(BuildFailed("It stopped at RUN pip install: no such package six==999"))
+    for start in ("It stopped at", "The same content could not be built 0 seconds ago, and was not tried again. It"):
+        with pytest.raises(BuildFailed) as caught:
+            await Failures(tmp_path).unless_failed(KEY, work)
+        assert caught.value.message.startswith(start)
+    assert "--rebuild" in caught.value.mend
+    assert work.done == 1
+    other = Work(None)
+    assert await failures.unless_failed(("sha256:2",), other) == "image"
+
+
+async def test_rebuild_tries_it_again_and_forgets_it_when_it_succeeds(failures: Failures) -> None:
+    broken, whole = Work(BuildFailed("no")), Work(None)
+    with pytest.raises(BuildFailed):
+        await failures.unless_failed(KEY, broken)
+    assert await failures.unless_failed(KEY, whole, anyway=True) == "image"
+    assert await failures.unless_failed(KEY, whole) == "image"
+    assert whole.done == 2
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "pip: Temporary failure in name resolution",
+        "error: Connection reset by peer",
+        "ReadTimeoutError: HTTPSConnectionPool: Read timed out.",
+        "HTTP Error 503: Service Unavailable",
+    ],
+)
+async def test_what_passes_is_tried_again(failures: Failures, message: str) -> None:
+    work = Work(BuildFailed(message))
+    for _ in range(2):
+        with pytest.raises(BuildFailed, match=message[:10]):
+            await failures.unless_failed(KEY, work)
+    assert work.done == 2
+
+
+async def test_other_errors_are_not_remembered(failures: Failures) -> None:
+    work = Work(Unreachable("The registry does not answer."))
+    for _ in range(2):
+        with pytest.raises(Unreachable):
+            await failures.unless_failed(KEY, work)
+    assert work.done == 2
+
+
+async def test_old_and_damaged_records_count_for_nothing(failures: Failures, tmp_path: Path) -> None:
+    with pytest.raises(BuildFailed):
+        await failures.unless_failed(KEY, Work(BuildFailed("no")))
+    (record,) = tmp_path.iterdir()
+    for content in (json.dumps({"at": time.time() - REMEMBERED_SECONDS - 1, "message": "no"}), "{", "[]", "{}"):
+        record.write_text(content)
+        assert await failures.unless_failed(KEY, Work(None)) == "image"

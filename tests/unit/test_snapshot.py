@@ -243,7 +243,7 @@ def test_full_disk(tmp_path: Path, store: CodeStore, monkeypatch: pytest.MonkeyP
     def full(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(store._fs, "mv", full)
+    monkeypatch.setattr(store._storage._fs, "mv", full)
     with pytest.raises(DiskFull, match="No space"):
         take(folder, store)
     assert not list((tmp_path / "store").iterdir())

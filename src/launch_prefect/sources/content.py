@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -73,15 +74,34 @@ def describe(root: Path, path: str, on_read: Callable[[int], None] | None = None
         OSError: It cannot be read.
     """
     full = root / path
-    mode = full.lstat().st_mode
-    if stat.S_ISLNK(mode):
-        return Entry(path, "link", full.readlink().as_posix(), 0)
-    with full.open("rb") as file:
+    if stat.S_ISLNK(full.lstat().st_mode):
+        return Entry(path, "link", os.readlink(full), 0)  # noqa: PTH115 - as written
+    with open_file(full) as file:
+        mode = os.fstat(file.fileno()).st_mode
         reader = HashingReader(file, on_read)
         size = 0
         while piece := reader.read():
             size += len(piece)
     return Entry(path, "program" if mode & stat.S_IXUSR else "file", reader.hexdigest, size)
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Open a plain file and nothing else, whatever stands in its place by now: a pipe would never end.
+
+    Raises:
+        OSError: It cannot be opened.
+        FileNotFoundError: It is gone, or no plain file any more.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):
+            raise FileNotFoundError(errno.ENOENT, "It is no plain file any more", str(path)) from None
+        raise
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise FileNotFoundError(errno.ENOENT, "It is no plain file any more", str(path))
+    return os.fdopen(handle, "rb")
 
 
 def digest_of(entries: Iterable[Entry]) -> str:

@@ -1,15 +1,15 @@
-"""What a snapshot leaves out: what the folder's ignore files say, what is never code, and secrets."""
+"""What a snapshot leaves out: what is never code, and what the ignore files say."""
 
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pathspec import GitIgnoreSpec
 
 from launch_prefect.errors import InvalidInput
+from launch_prefect.sources.dockerignore import DockerIgnore
 
 NEVER_CODE = frozenset(
     {
@@ -19,92 +19,92 @@ NEVER_CODE = frozenset(
 )  # fmt: skip
 """Files and folders of these names are always left out."""
 
-SECRETS = frozenset(
-    {
-        ".env", ".envrc", ".netrc", ".git-credentials", ".pypirc", ".npmrc", ".pgpass", ".aws", ".ssh", ".kube",
-        "id_rsa", "id_ed25519", "id_ecdsa", "id_dsa",
-    }
-)  # fmt: skip
-"""Files and folders of these names are left out unless `.launchignore` names them, and the person is told."""
-
-_PRIVATE_KEY = re.compile(rb"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----")
-_LOOKED_AT = 64 * 1024
-
 
 def is_never_code(path: Path) -> bool:
     """Whether a file or folder is a version control's, a cache or a virtual environment."""
     return path.name in NEVER_CODE or (not path.is_symlink() and (path / "pyvenv.cfg").is_file())
 
 
-def is_secret(path: Path) -> bool:
-    """Whether a file or folder holds credentials, judged by its name."""
-    return (
-        path.name in SECRETS
-        or path.name.startswith(".env.")
-        or (path.name == "config.json" and path.parent.name == ".docker")
-    )
+@dataclasses.dataclass(frozen=True, slots=True)
+class _GitFile:
+    """A `.gitignore`, and how paths below the top are written for it."""
 
+    spec: GitIgnoreSpec
+    within: str = ""
+    above: str = ""
 
-def holds_private_key(path: Path) -> bool:
-    """Whether a file's first 64 KiB hold the header of a private key, as Google's `service-account.json` does, too.
-
-    A `.pem` file is read whole: the key may follow many certificates. A certificate alone is public.
-
-    Raises:
-        OSError: It cannot be read.
-    """
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return _PRIVATE_KEY.search(file.read(-1 if path.suffix == ".pem" else _LOOKED_AT)) is not None
+    def verdict(self, path: str) -> bool | None:
+        return self.spec.check_file(self.above + path.removeprefix(self.within)).include
 
 
 @dataclasses.dataclass(frozen=True)
 class IgnoreRules:
     """The ignore files that hold in one folder of the tree.
 
-    `.launchignore` has the last word: `!data.csv` there takes in what git leaves out.
+    `.launchignore` has the last word: `!data.csv` there takes in what git and Docker leave out.
     """
 
     _launch: GitIgnoreSpec
     _named: Mapping[str, GitIgnoreSpec]
-    _docker: GitIgnoreSpec
-    _git: tuple[tuple[str, GitIgnoreSpec], ...]
+    _docker: DockerIgnore
+    _kept: frozenset[str]
+    _git: tuple[_GitFile, ...]
+    _git_has_left_it_out: bool
     can_return: bool
     """Whether a file inside an ignored folder may be taken in again, so that such folders are looked into."""
 
     @classmethod
-    def of(cls, root: Path) -> IgnoreRules:
-        """Read the ignore files at the top of a folder.
+    def of(cls, root: Path, dockerfile: str | None = None) -> IgnoreRules:
+        """Read the ignore files at the top of a folder, and those of the git repository that it is in.
+
+        Args:
+            root: The folder, its real path.
+            dockerfile: Path below it of the Dockerfile that its image is made by. As for Docker, an ignore file of
+                its own (`NAME.dockerignore`) stands in for `.dockerignore`, and neither can leave the Dockerfile out.
 
         Raises:
             InvalidInput: One of them has a pattern that means nothing.
         """
         launch = _lines(root / ".launchignore")
-        docker = [_anchored(line) for line in _lines(root / ".dockerignore")]
+        own = f"{dockerfile}.dockerignore"
+        docker_file = root / (own if dockerfile and (root / own).is_file() else ".dockerignore")
+        try:
+            docker = DockerIgnore(_lines(docker_file))
+        except ValueError as error:
+            raise _bad(docker_file, error) from None
+        # Docker reads these itself, whatever they say of themselves.
+        kept = {dockerfile, own} if dockerfile else {"Dockerfile"}
         rules = cls(
             _launch=_spec(launch, root / ".launchignore"),
             _named=_named(launch),
-            _docker=_spec(docker, root / ".dockerignore"),
-            _git=(),
-            can_return=any(line.startswith("!") for line in [*launch, *docker]),
+            _docker=docker,
+            _kept=frozenset(str(PurePosixPath(path)) for path in kept),
+            _git=_above(root),
+            _git_has_left_it_out=False,
+            can_return=docker.can_return or any(line.startswith("!") for line in launch),
         )
-        return rules.within(root, "")
+        return rules._with(root, "")
 
     def within(self, folder: Path, prefix: str) -> IgnoreRules:
         """The rules inside a folder of the tree, which may have a `.gitignore` of its own.
 
         Args:
             folder: The folder.
-            prefix: Its path below the top with a `/` at the end; empty for the top itself.
+            prefix: Its path below the top with a `/` at the end.
 
         Raises:
             InvalidInput: Its `.gitignore` has a pattern that means nothing.
         """
+        if self._git_leaves_out(prefix):  # git does not look into it, so nothing in there can take anything in again
+            return self if self._git_has_left_it_out else dataclasses.replace(self, _git_has_left_it_out=True)
+        return self._with(folder, prefix)
+
+    def _with(self, folder: Path, prefix: str) -> IgnoreRules:
         lines = _lines(folder / ".gitignore")
         if not lines:
             return self
-        return dataclasses.replace(self, _git=((prefix, _spec(lines, folder / ".gitignore")), *self._git))
+        found = _GitFile(_spec(lines, folder / ".gitignore"), within=prefix)
+        return dataclasses.replace(self, _git=(found, *self._git))
 
     def wants_secret(self, path: str) -> bool:
         """Whether `.launchignore` takes in a secret by its own name; `!*` or `!its-folder` does not.
@@ -120,24 +120,53 @@ class IgnoreRules:
         verdict = self._launch.check_file(path).include
         if verdict is not None:
             return verdict
-        if self._docker.check_file(path).include:
+        if self._docker.leaves_out(path) and path not in self._kept:
             return True
-        for prefix, spec in self._git:  # the innermost .gitignore that says anything decides
-            verdict = spec.check_file(path.removeprefix(prefix)).include
+        return self._git_leaves_out(path)
+
+    def _git_leaves_out(self, path: str) -> bool:
+        if self._git_has_left_it_out:
+            return True
+        for file in self._git:  # the innermost .gitignore that says anything decides
+            verdict = file.verdict(path)
             if verdict is not None:
                 return verdict
         return False
 
 
+def _above(root: Path) -> tuple[_GitFile, ...]:
+    """The `.gitignore` files above a folder of a git repository, innermost first.
+
+    None, if they leave the folder itself out: who names it wants what is in it.
+    """
+    top = next((folder for folder in (root, *root.parents) if (folder / ".git").exists()), root)
+    files: list[_GitFile] = []
+    for folder in [root, *root.parents][1 : len(root.relative_to(top).parts) + 1]:
+        lines = _lines(folder / ".gitignore")
+        if lines:
+            above = f"{root.relative_to(folder).as_posix()}/"
+            files.append(_GitFile(_spec(lines, folder / ".gitignore"), above=above))
+    own = IgnoreRules(GitIgnoreSpec([]), {}, DockerIgnore([]), frozenset(), tuple(files), False, False)
+    return () if own._git_leaves_out("") else tuple(files)
+
+
 def _lines(file: Path) -> list[str]:
-    return file.read_text(errors="replace").splitlines() if file.is_file() else []
+    if not file.is_file():
+        return []
+    # No other character ends a line for git; bytes that are no UTF-8 stay what they are in names, too.
+    text = file.read_bytes().decode(errors="surrogateescape").removeprefix("\ufeff")
+    return [line.removesuffix("\r") for line in text.split("\n")]
 
 
 def _spec(lines: Iterable[str], file: Path) -> GitIgnoreSpec:
     try:
         return GitIgnoreSpec.from_lines(lines)
     except ValueError as error:
-        raise InvalidInput(f"{file}: {error}") from None
+        raise _bad(file, error) from None
+
+
+def _bad(file: Path, error: ValueError) -> InvalidInput:
+    return InvalidInput(f"{file}: {error}", mend="Correct the line; `man gitignore` has the syntax.")
 
 
 def _named(lines: Iterable[str]) -> dict[str, GitIgnoreSpec]:
@@ -147,15 +176,3 @@ def _named(lines: Iterable[str]) -> dict[str, GitIgnoreSpec]:
         if line.startswith("!"):
             named.setdefault(line.rstrip("/").rpartition("/")[2].removeprefix("!"), []).append(line.removeprefix("!"))
     return {name: GitIgnoreSpec.from_lines(patterns) for name, patterns in named.items()}
-
-
-def _anchored(line: str) -> str:
-    """A line of `.dockerignore` in git's syntax: Docker's start at the top, git's hold at any depth."""
-    line = line.strip()
-    if not line or line.startswith("#"):
-        return ""
-    negated = line.startswith("!")
-    pattern = line.removeprefix("!").strip().removeprefix("./").strip("/")
-    if pattern in ("", "."):
-        return ""
-    return f"{'!' * negated}/{pattern}"

@@ -231,5 +231,6 @@ def missing(reference: str, reason: str) -> ImageMissing:
     """The error that says that an image cannot be had."""
     return ImageMissing(
         f"The image {reference} cannot be pulled: {reason.strip().rstrip('.')}.",
-        mend="Check its name and tag, that this machine reaches the registry, and its credentials (docker login).",
+        mend="Check its name and tag, that this machine reaches the registry, and its credentials (the block of "
+        "registry_credentials, or docker login).",
     )

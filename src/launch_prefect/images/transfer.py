@@ -152,7 +152,7 @@ def _break_off_when(given_up: threading.Event, response: Any) -> None:
 
     def wait() -> None:
         given_up.wait()
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, RuntimeError):  # the last: it has ended already
             response.raw.shutdown()
 
     threading.Thread(target=wait, daemon=True).start()

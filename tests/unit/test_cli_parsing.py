@@ -2,22 +2,25 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import subprocess
 import sys
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 from uuid import UUID
 
 import pytest
 
 from launch_prefect.cli import app, checks, doctor, files, output, queue, what
 from launch_prefect.cli.following import LinePrinter, metrics_text
+from launch_prefect.cli.options import NO_GIT, BuildOptions, GitOptions
 from launch_prefect.cli.session import assignments
 from launch_prefect.cli.submit import one_way
 from launch_prefect.client import LogLine
 from launch_prefect.errors import InvalidInput, LaunchError, NotFound, RunFailed, Unreachable
+from launch_prefect.spec import BuildSpec
 from launch_prefect.spec.queue import Target
 
 
@@ -54,20 +57,124 @@ def test_a_word_is_a_folder_that_exists_or_a_path_or_else_a_job(folder: Path, wo
 
 
 @pytest.mark.parametrize(
-    "address",
+    ("word", "url", "ref"),
     [
-        "https://github.com/a/b",
-        "git@github.com:a/b.git",
-        "ssh://host/a.git",
-        "git+https://host/a",
-        "host.xz/a.git",
-        "https://host/a@v1",
+        ("https://github.com/a/b", "https://github.com/a/b", None),
+        ("https://github.com/a/b.git@v1.2", "https://github.com/a/b.git", "v1.2"),
+        ("https://github.com/a/b@v1", "https://github.com/a/b", "v1"),
+        ("https://github.com/a/b@pkg@1.0", "https://github.com/a/b", "pkg@1.0"),
+        ("https://github.com/a/b.git@feature/x", "https://github.com/a/b.git", "feature/x"),
+        ("https://example.com:8443/a/b@0a1b2c3", "https://example.com:8443/a/b", "0a1b2c3"),
+        ("https://example.com/@team/b", "https://example.com/@team/b", None),
+        ("https://example.com/@team", "https://example.com/@team", None),
+        ("https://example.com/team@x/b", "https://example.com/team@x/b", None),
+        ("git+https://host/a@v1", "https://host/a", "v1"),
+        ("git@github.com:a/b.git", "git@github.com:a/b.git", None),
+        ("git@github.com:a/b.git@main", "git@github.com:a/b.git", "main"),
+        ("git@host:b@main", "git@host:b", "main"),
+        ("ssh://git@host/a.git", "ssh://git@host/a.git", None),
+        ("ssh://git@host:2222/a/b@v1", "ssh://git@host:2222/a/b", "v1"),
+        ("git+ssh://git@host/a/b@v1", "ssh://git@host/a/b", "v1"),
+        ("https://me:secret@host/a/b@v1", "https://me:secret@host/a/b", "v1"),
+        ("host.xz/a.git@v1", "host.xz/a.git", "v1"),
     ],
 )
-def test_git_is_refused_with_a_mend(folder: Path, address: str) -> None:
-    with pytest.raises(InvalidInput, match="next version") as error:
-        what.kind_of(address)
-    assert error.value.mend
+def test_an_address_of_git_and_the_ref_behind_it(folder: Path, word: str, url: str, ref: str | None) -> None:
+    assert what.kind_of(word) == "git"
+    assert what.split_address(word) == (url, ref)
+
+
+def test_a_folder_whose_name_looks_like_an_address_is_a_folder(folder: Path) -> None:
+    (folder / "a.git").mkdir()
+    assert what.kind_of("a.git") == "folder"
+    assert what.kind_of("b.git") == "git"
+
+
+COMMAND = ("python", "t.py")
+
+
+def from_git(word: str, git: GitOptions = NO_GIT, **about: Any) -> Any:
+    return what.job_from_git(word, what.Definition(**{"command": COMMAND, **about}), git).spec
+
+
+def test_a_job_from_git() -> None:
+    spec = from_git("https://host/a/train.git@v1", GitOptions(subdir="x", git_credentials="secret/token"))
+    assert (spec.name, spec.command) == ("train", COMMAND)
+    assert (spec.source.git, spec.source.ref, spec.source.subdir) == ("https://host/a/train.git", "v1", "x")
+    assert spec.source.credentials == "secret/token"
+    assert from_git("git@host:train", GitOptions(ref="feature/x")).source.ref == "feature/x"
+    assert from_git("https://host/a", build=BuildOptions(dockerfile="D"), command=None).command is None
+
+
+@pytest.mark.parametrize(
+    ("word", "git", "says"),
+    [
+        ("https://host/a@v1", GitOptions(ref="v2"), "given twice: @v1 and --ref v2"),
+        ("https://host/a@", NO_GIT, "Nothing stands behind the @"),
+        ("http://host/a", NO_GIT, "'http' is not accepted"),
+        ("file:///etc", NO_GIT, "'file' is not accepted"),
+        ("git+file:///etc", NO_GIT, "'file' is not accepted"),
+        ("https://me:hunter2@host/a", NO_GIT, "credentials do not belong into an address"),
+        ("host.xz/a.git", NO_GIT, "https://HOST/PATH"),
+        ("https://host/a", GitOptions(git_credentials="hunter2"), "name a Prefect block as TYPE/NAME"),
+        ("https://host/a", GitOptions(subdir="../x"), "below the code's folder"),
+        ("https://host/a", GitOptions(ref="--upload-pack=x"), "a branch, a tag or a commit"),
+        ("https://host/a@main~1", NO_GIT, "no expression"),
+    ],
+)
+def test_addresses_and_options_of_git_that_are_refused(word: str, git: GitOptions, says: str) -> None:
+    with pytest.raises(InvalidInput, match=re.escape(says)):
+        from_git(word, git)
+
+
+def test_a_job_from_git_needs_a_command() -> None:
+    with pytest.raises(InvalidInput, match="A job from git needs a command"):
+        from_git("https://host/a", command=None)
+
+
+def test_how_an_image_is_made_from_options(folder: Path) -> None:
+    build = BuildOptions(
+        base_image="cuda:{python}", python="3.12", system_package=["ffmpeg"], build_secret=["UV_INDEX=secret/index"]
+    )
+    spec = what.job_from_folder("train", what.Definition(command=COMMAND, build=build)).spec
+    assert spec.build == BuildSpec(
+        base_image="cuda:{python}", python="3.12", system_packages=("ffmpeg",), secrets={"UV_INDEX": "secret/index"}
+    )
+    for wrong, says in (
+        (BuildOptions(dockerfile="D", python="3.12"), "python: the job's own dockerfile says this"),
+        (BuildOptions(dockerfile="../D"), "below the code's folder"),
+        (BuildOptions(python="2.7"), "A Python version|a Python version"),
+        (BuildOptions(build_secret=["UV_INDEX"]), "--build-secret UV_INDEX: write KEY=VALUE"),
+        (BuildOptions(build_secret=["A-B=secret/x"]), "'A-B'"),
+        (BuildOptions(build_secret=["UV_INDEX=hunter2"]), "name a Prefect block as TYPE/NAME"),
+    ):
+        with pytest.raises(InvalidInput, match=says):
+            what.job_from_folder("train", what.Definition(command=COMMAND, build=wrong))
+    with pytest.raises(InvalidInput, match="--python and --system-package: only for jobs from code or git"):
+        what.job_from_image("a/b:1", what.Definition(build=BuildOptions(python="3.12", system_package=["a"])))
+
+
+def test_a_job_file_from_git_and_options_over_it(folder: Path) -> None:
+    file = write(
+        folder,
+        "name: a\nsource: {git: https://host/a, ref: main, subdir: x}\ncommand: [python, t.py]\n"
+        "build: {python: '3.11', secrets: {UV_INDEX: {block: secret/a}, NETRC: {block: secret/b}}}\n",
+    )
+    build = BuildOptions(python="3.12", build_secret=["UV_INDEX=secret/c"])
+    spec = what.job_from_file(file, what.Definition(build=build), GitOptions(ref="v1")).spec
+    assert (spec.source.ref, spec.source.subdir) == ("v1", "x")
+    assert (spec.build.python, spec.build.secrets) == ("3.12", {"UV_INDEX": "secret/c", "NETRC": "secret/b"})
+    code = write(folder, "name: a\nsource: {code: train}\ncommand: [a]\n", "code.yaml")
+    with pytest.raises(InvalidInput, match=r"--ref: only for a git repository, and the job file .*code\.yaml"):
+        what.job_from_file(code, what.Definition(), GitOptions(ref="v1"))
+    for text, says in (
+        ("name: a\nsource: {git: https://host/a, reff: v1}\ncommand: [a]\n", "did you mean 'ref'"),
+        ("name: a\nsource: {git: https://host/a}\nbuild: {pyhton: '3'}\ncommand: [a]\n", "did you mean 'python'"),
+        ("name: a\nsource: {image: a/b}\nbuild: {python: '3.12'}\n", "an image is built already"),
+        (f"name: a\nsource: {{git: https://host/a, patch: 'sha256:{'a' * 64}'}}\ncommand: [a]\n", "not a patch"),
+    ):
+        with pytest.raises(InvalidInput, match=says):
+            what.job_from_file(write(folder, text), what.Definition())
 
 
 def test_exactly_one_way_to_say_what_is_to_run() -> None:
@@ -226,6 +333,20 @@ def test_a_traceback_is_there_for_who_asks(monkeypatch: pytest.MonkeyPatch, caps
         (["submit"], "Nothing to run is named"),
         (["submit", "a", "-E", "a", "--", "b"], "twice"),
         (["submit", "--image", "Not/An:Image:x"], "image"),
+        (["submit", "--image", "a/b", "--ref", "v1"], "--ref: only for a git repository, and --image names an image"),
+        (["submit", "--image", "a/b", "--git"], "--git takes the commit of a folder, and --image names an image"),
+        (["submit", "--image", "a/b", "--python", "3.12"], "--python: only for jobs from code or git"),
+        (["submit", "https://host/a", "--git", "-E", "a"], "WHAT is the address of a repository already"),
+        (["submit", "https://host/a"], "A job from git needs a command"),
+        (["submit", ".", "--ref", "v1", "-E", "a"], "--ref: only for a git repository, and WHAT is a folder"),
+        (["submit", ".", "--git", "--ref", "v1", "-E", "a"], "--git takes the commit that is checked out"),
+        (["submit", "no-such-job", "--subdir", "a"], "--subdir: only for a git repository, and WHAT names a job"),
+        (["submit", "no-such-job", "--git"], "WHAT names a job"),
+        (["job", "create", "code", "https://host/a", "-E", "a"], "`job create git`"),
+        (["job", "create", "code", ".", "--git-credentials", "secret/a", "-E", "a"], "belongs to --git"),
+        (["job", "create", "git", ".", "-E", "a"], "`job create code`"),
+        (["job", "show", "a", "--dockerfile", "--json"], "Leave one of"),
+        (["queue", "create", "a", "-t", "docker", "--builder", "moon"], 'Choose from: "docker", "process", "none"'),
         (["up", "--port", "0"], "--port 0"),
         (["agent"], "requires an argument"),
         (["agent", "-q", "a", "--max-jobs", "0"], "--max-jobs 0"),

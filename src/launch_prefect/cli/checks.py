@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -49,41 +49,48 @@ class Check:
 
 async def all_checks(queue: str | None) -> list[Check]:
     """Every check that matters for runs of a queue, or of every queue there is."""
+    from launch_prefect.cli import build_checks
     from launch_prefect.settings import get_settings
 
     settings = get_settings()
     found = await _server(settings)
-    there = not any(check.level == "unreachable" for check in found)
-    targets: set[str] = set()
-    if there:
-        checked, targets = await _queues(queue)
-        found += checked
-    found += await _machine(settings, targets, everything=queue is None or not there)
-    return found
+    if any(check.level == "unreachable" for check in found):
+        return found + await _machine(settings, None)
+    checked, queues = await _queues(queue)
+    found += checked + await build_checks.builders(queues, chosen=queue is not None)
+    return found + await _machine(settings, queues if queue is not None else None, known=queues)
 
 
-async def _machine(settings: LaunchSettings, targets: set[str], *, everything: bool) -> list[Check]:
+async def _machine(settings: LaunchSettings, only: Sequence[Queue] | None, known: Sequence[Queue] = ()) -> list[Check]:
+    """What runs need of this machine: those of some queues, or of any."""
+    from launch_prefect.cli import build_checks
+
     found = [
-        await _guarded("disk", lambda: asyncio.to_thread(_disk, settings)),
-        await _guarded("code store", lambda: asyncio.to_thread(_code_store, settings)),
+        await guarded("disk", lambda: asyncio.to_thread(_disk, settings)),
+        await guarded("code store", lambda: asyncio.to_thread(_code_store, settings)),
+        await guarded("git", lambda: asyncio.to_thread(build_checks.git)),
     ]
-    if everything or "process" in targets:
-        found.append(await _guarded("uv", lambda: asyncio.to_thread(_uv)))
-    if everything or "docker" in targets:
-        found.append(await _guarded("docker engine", lambda: _engine(needed="docker" in targets)))
-        found.append(await _guarded("image builds", lambda: _builds(needed="docker" in targets)))
-        found.append(await _guarded("credentials", lambda: asyncio.to_thread(_credentials)))
+    docker = any(queue.target == "docker" for queue in known)
+    builds = any(build_checks.builds_images(queue) for queue in known)
+    if only is None or any(queue.target == "process" for queue in only):
+        found.append(await guarded("uv", lambda: asyncio.to_thread(_uv)))
+    if only is None or docker:
+        found.append(await guarded("docker engine", lambda: _engine(needed=docker)))
+        found.append(await guarded("credentials", lambda: asyncio.to_thread(_credentials)))
+    if only is None or builds:
+        found.append(await guarded("image builds", lambda: _builds(needed=builds)))
     return found
 
 
-async def _guarded(name: str, check: Callable[[], Awaitable[Check]]) -> Check:
+async def guarded(name: str, check: Callable[[], Awaitable[Check]]) -> Check:
+    """What a check finds; one that breaks or takes too long is a finding itself."""
     try:
         return await asyncio.wait_for(check(), _PATIENCE)
     except TimeoutError:
         return Check(name, "problem", f"No answer within {_PATIENCE:g} s.")
     except LaunchError as error:
         return Check(name, "problem", error.message, error.mend)
-    except Exception as error:  # a check that breaks is a finding, not the end of the others
+    except Exception as error:
         return Check(name, "problem", f"{type(error).__name__}: {error}")
 
 
@@ -154,18 +161,18 @@ def _clock(date: str | None, before: float, after: float) -> Check:
     )
 
 
-async def _queues(named: str | None) -> tuple[list[Check], set[str]]:
+async def _queues(named: str | None) -> tuple[list[Check], list[Queue]]:
     from launch_prefect.client import Queue
 
     try:
         queues = [await Queue(named).aload()] if named else await Queue.alist()
         found = [await _queue(queue, chosen=named is not None) for queue in queues]
     except LaunchError as error:
-        return [Check("queue", "problem", error.message, error.mend)], set()
+        return [Check("queue", "problem", error.message, error.mend)], []
     if not queues:
         mend = "Make one: `prefect-launch queue create NAME --target docker`."
-        return [Check("queue", "warning", "There are no queues yet.", mend)], set()
-    return found, {queue.target for queue in queues}
+        return [Check("queue", "warning", "There are no queues yet.", mend)], []
+    return found, queues
 
 
 async def _queue(queue: Queue, *, chosen: bool) -> Check:

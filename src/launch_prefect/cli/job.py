@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+import sys
+from typing import TYPE_CHECKING, Any
 
-from cyclopts import App, Parameter
+from cyclopts import App
 
-from launch_prefect.cli.output import Json, facts, note, print_json, say, table, working
+from launch_prefect.cli.options import NO_BUILD, NO_GIT, NO_JOB, BuildOptions, GitOptions, JobOptions, Words
+from launch_prefect.cli.output import Json, facts, note, print_json, say, table
 from launch_prefect.cli.run import value_text
 from launch_prefect.cli.session import QueueName, Yes, assignments, chosen_queue, confirm, reach
-from launch_prefect.cli.submit import Entrypoint, Pairs, ResourceFile, tell_left_out
-from launch_prefect.cli.what import Definition, command_of, job_from_folder, job_from_image, kind_of, resources_from
+from launch_prefect.cli.taking import code_facts, tell_left_out, tell_of_git, with_code
+from launch_prefect.cli.what import (
+    Definition,
+    command_of,
+    job_from_folder,
+    job_from_git,
+    job_from_image,
+    kind_of,
+    names_a_folder,
+    resources_from,
+)
+from launch_prefect.errors import InvalidInput
 
 if TYPE_CHECKING:
     from launch_prefect.client import Job
-
-Queues = Annotated[list[str] | None, Parameter(name=("--queue", "-q"))]
-Defaults = Annotated[list[str] | None, Parameter(name="--config-default")]
-Words = Annotated[tuple[str, ...], Parameter(parse=False)]
+    from launch_prefect.spec import Source
 
 app = App(name="job", help="Define jobs, look at them, delete them.")
 create = App(name="create", help="Define a job and put it on queues, without running it.")
@@ -31,16 +39,11 @@ async def code(
     folder: str,
     /,
     *,
-    queue: Queues = None,
-    entrypoint: Entrypoint = None,
-    name: str | None = None,
-    config_default: Defaults = None,
-    env: Pairs = None,
-    resource_config: ResourceFile = None,
-    timeout: float | None = None,
-    job_type: str | None = None,
-    description: str | None = None,
-    json: Json = False,
+    options: JobOptions = NO_JOB,
+    git: bool = False,
+    git_credentials: str | None = None,
+    build: BuildOptions = NO_BUILD,
+    yes: Yes = False,
     command: Words = (),
 ) -> None:
     """Define a job from a folder of code.
@@ -51,23 +54,52 @@ async def code(
 
     Args:
         folder: The folder. Its content is taken now.
-        queue: A queue it can run on; repeat it for several.
-        entrypoint: Program and arguments, as one text. Or write them after --.
-        name: Name of the job. Default: the folder's.
-        config_default: An input with its default, KEY=VALUE; repeat it. Runs may then set these inputs only.
-        env: An environment variable, KEY=VALUE; repeat it.
-        resource_config: File (YAML) of what its runs need, such as "gpu: 1" and "memory: 8Gi".
-        timeout: Seconds after which a run is stopped.
-        job_type: Kind of job.
-        description: Shown in the Prefect UI.
-        json: Print JSON, and nothing else, on standard output.
+        options: The rest of the job.
+        git: Of a folder in a git work tree take the commit, and what is not committed, instead of its files.
+        git_credentials: With --git: Prefect block with a token or an ssh key for its repository, as TYPE/NAME.
+        build: How its image is made.
+        yes: Do not ask, however large the folder is.
         command: The words after --.
     """
-    kind_of(folder)
-    definition = _definition(
-        command_of(entrypoint, command), name, config_default, env, resource_config, timeout, job_type, description
-    )
-    await _create(job_from_folder(folder, definition), queue, json)
+    if kind_of(folder) == "git":
+        raise InvalidInput(f"{folder} is a git repository.", mend="Define its job with `job create git`.")
+    if git_credentials is not None and not git:
+        raise InvalidInput("--git-credentials belongs to --git.", mend="Add --git, or leave it out.")
+    definition = _definition(options, command, build)
+    job = job_from_folder(folder, definition, git=git, credentials=git_credentials)
+    await _create(job, options, yes=yes)
+    if not git and not options.json:
+        tell_of_git(folder)
+
+
+@create.command
+async def git(
+    url: str,
+    /,
+    *,
+    options: JobOptions = NO_JOB,
+    of_git: GitOptions = NO_GIT,
+    build: BuildOptions = NO_BUILD,
+    command: Words = (),
+) -> None:
+    """Define a job from a git repository. The commit that the ref leads to now is what its runs execute.
+
+    ```
+    prefect-launch job create git https://example.com/team/train.git@v1.2 -q gpu -- python train.py
+    ```
+
+    Args:
+        url: The repository, https://…, ssh://… or git@host:path, or URL@REF.
+        options: The rest of the job.
+        of_git: Which part of the repository.
+        build: How its image is made.
+        command: The words after --.
+    """
+    if names_a_folder(url):
+        raise InvalidInput(
+            f"{url!r} is a folder.", mend="Define its job with `job create code`; there, --git takes its commit."
+        )
+    await _create(job_from_git(url, _definition(options, command, build), of_git), options)
 
 
 @create.command
@@ -75,16 +107,7 @@ async def image(
     reference: str,
     /,
     *,
-    queue: Queues = None,
-    entrypoint: Entrypoint = None,
-    name: str | None = None,
-    config_default: Defaults = None,
-    env: Pairs = None,
-    resource_config: ResourceFile = None,
-    timeout: float | None = None,
-    job_type: str | None = None,
-    description: str | None = None,
-    json: Json = False,
+    options: JobOptions = NO_JOB,
     command: Words = (),
 ) -> None:
     """Define a job from a container image, which needs nothing of ours inside.
@@ -95,22 +118,10 @@ async def image(
 
     Args:
         reference: The image.
-        queue: A queue it can run on; repeat it for several.
-        entrypoint: Arguments in place of the image's own command, as one text. Or write them after --.
-        name: Name of the job. Default: the last part of the image's name.
-        config_default: An input with its default, KEY=VALUE; repeat it. Runs may then set these inputs only.
-        env: An environment variable, KEY=VALUE; repeat it.
-        resource_config: File (YAML) of what its runs need, such as "gpu: 1" and "memory: 8Gi".
-        timeout: Seconds after which a run is stopped.
-        job_type: Kind of job.
-        description: Shown in the Prefect UI.
-        json: Print JSON, and nothing else, on standard output.
+        options: The rest of the job.
         command: The words after --.
     """
-    definition = _definition(
-        command_of(entrypoint, command), name, config_default, env, resource_config, timeout, job_type, description
-    )
-    await _create(job_from_image(reference, definition), queue, json)
+    await _create(job_from_image(reference, _definition(options, command)), options)
 
 
 @app.command(name="list")
@@ -142,36 +153,52 @@ async def list_(*, queue: QueueName = None, json: Json = False) -> None:
 
 
 @app.command
-async def show(name: str, /, *, queue: QueueName = None, json: Json = False) -> None:
+async def show(name: str, /, *, queue: QueueName = None, dockerfile: bool = False, json: Json = False) -> None:
     """Show a job: what it runs, its inputs and what it needs.
 
     ```
     prefect-launch job show train
+    prefect-launch job show train --dockerfile
     ```
 
     Args:
         name: The job.
         queue: As this queue has it, where it is on several; otherwise the newest.
+        dockerfile: Print the Dockerfiles that its image is made by, and nothing else.
         json: Print JSON, and nothing else, on standard output.
     """
     from launch_prefect.client import Job
 
+    if dockerfile and json:
+        raise InvalidInput("--dockerfile prints no JSON.", mend="Leave one of --dockerfile and --json out.")
     await reach()
     job = await Job.aget(name, queue=queue)
+    if dockerfile:
+        from launch_prefect.cli.dockerfiles import dockerfiles_of
+
+        sys.stdout.write(await dockerfiles_of(job, queue))
+        return
     if json:
         print_json(_as_json(job))
         return
+    _show(job)
+
+
+def _show(job: Job) -> None:
     spec = job.spec
     needs = spec.resources.model_dump(exclude_none=True)
+    build = spec.build.model_dump(exclude_defaults=True)
     facts(
         [
             ("version", spec.version),
+            *_source(spec.source),
             ("command", shlex.join(spec.command) if spec.command else "the image's own"),
             ("queues", ", ".join(job.queues)),
             ("job type", spec.job_type),
             ("time-out", f"{spec.timeout:g} s" if spec.timeout else None),
             ("resources", ", ".join(f"{key}: {value}" for key, value in needs.items())),
             ("environment", "\n".join(f"{key}={value}" for key, value in spec.env.items())),
+            *((key.replace("_", " "), _listed(value)) for key, value in build.items()),
             ("description", spec.description),
         ],
         title=spec.name,
@@ -181,6 +208,31 @@ async def show(name: str, /, *, queue: QueueName = None, json: Json = False) -> 
         say("Inputs: it declares none; a run may set any.")
     else:
         facts([(key, value_text(value)) for key, value in spec.config.items()], title="Inputs and their defaults")
+
+
+def _source(source: Source) -> list[tuple[str, str | None]]:
+    """What a job runs, as named values."""
+    from launch_prefect.spec import CodeSource, GitSource
+
+    if isinstance(source, CodeSource):
+        return [("folder", source.code), ("digest", source.digest)]
+    if isinstance(source, GitSource):
+        changes = f"{source.patch}, not committed when it was submitted" if source.patch else None
+        return [
+            ("repository", source.git),
+            ("ref", source.ref or "the default branch"),
+            ("commit", source.commit),
+            ("folder", source.subdir),
+            ("changes", changes),
+            ("credentials", source.credentials),
+        ]
+    return [("image", source.image), ("digest", source.digest)]
+
+
+def _listed(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} from {block}" for name, block in value.items())
+    return ", ".join(value) if isinstance(value, tuple | list) else str(value)
 
 
 @app.command
@@ -210,47 +262,42 @@ async def delete(name: str, /, *, yes: Yes = False, json: Json = False) -> None:
         say(f"Deleted the job {name}.")
 
 
-def _definition(
-    command: tuple[str, ...] | None,
-    name: str | None,
-    defaults: list[str] | None,
-    env: list[str] | None,
-    resource_file: Path | None,
-    timeout: float | None,
-    job_type: str | None,
-    description: str | None,
-) -> Definition:
+def _definition(options: JobOptions, words: tuple[str, ...], build: BuildOptions = NO_BUILD) -> Definition:
     from launch_prefect.spec import inputs
 
     return Definition(
-        command=command,
-        name=name,
-        env=assignments(env or (), "--env"),
-        config=inputs.parse_assignments(defaults, {}) if defaults else None,
-        resources=resources_from(resource_file),
-        timeout=timeout,
-        job_type=job_type,
-        description=description,
+        command=command_of(options.entrypoint, words),
+        name=options.name,
+        env=assignments(options.env or (), "--env"),
+        config=inputs.parse_assignments(options.config_default, {}) if options.config_default else None,
+        resources=resources_from(options.resource_config),
+        timeout=options.timeout,
+        job_type=options.job_type,
+        description=options.description,
+        build=build,
     )
 
 
-async def _create(job: Job, queues: list[str] | None, json: bool) -> None:
+async def _create(job: Job, options: JobOptions, *, yes: bool = False) -> None:
     from launch_prefect.client import Queue
 
     await reach()
-    names = list(dict.fromkeys(queues or [await chosen_queue(None)]))
+    names = list(dict.fromkeys(options.queue or [await chosen_queue(None)]))
     for name in names:  # before anything is made: all or none
         await Queue(name).aload()
-    with working(f"Creating {job.name}"):
+
+    async def create_all() -> None:
         for name in names:
             await job.acreate(name)
+
+    await with_code(job, create_all, message=f"Creating {job.name}", yes=yes)
     job.queues = tuple(names)
     tell_left_out(job)
-    if json:
+    if options.json:
         print_json(_as_json(job))
-    else:
-        say(f"Created the job {job.name} ({job.spec.version}) on {', '.join(names)}.")
-        say(f"Run it with `prefect-launch submit -q {names[0]} --job {job.name}`.")
+        return
+    facts(code_facts(job), title=f"Created the job {job.name} ({job.spec.version}) on {', '.join(names)}.")
+    say(f"Run it with `prefect-launch submit -q {names[0]} --job {job.name}`.")
 
 
 def _as_json(job: Job) -> dict[str, Any]:
@@ -264,6 +311,7 @@ def _as_json(job: Job) -> dict[str, Any]:
         "env": spec.env,
         "config": spec.config,
         "resources": spec.resources.model_dump(exclude_none=True),
+        "build": spec.build.model_dump(exclude_defaults=True),
         "timeout": spec.timeout,
         "job_type": spec.job_type,
         "description": spec.description,

@@ -71,13 +71,18 @@ def assignments(pairs: Iterable[str], option: str) -> dict[str, str]:
     return values
 
 
-def confirm(question: str) -> None:
-    """Ask before something is deleted.
+def confirm(question: str, *, otherwise: str = "Nothing has been deleted", yes: str = "Add --yes to delete.") -> None:
+    """Ask before something is done that may not be meant.
+
+    Args:
+        question: What is asked.
+        otherwise: What is said where the answer is no.
+        yes: What to do where nobody is there to answer.
 
     Raises:
         InvalidInput: The answer is no, or nobody is there to answer.
     """
     if not sys.stdin.isatty():
-        raise InvalidInput("Nothing has been deleted: nobody is there to be asked.", mend="Add --yes to delete.")
+        raise InvalidInput(f"{otherwise}: nobody is there to be asked.", mend=yes)
     if err.input(f"{question} [y/N] ").strip().lower() not in ("y", "yes"):
-        raise InvalidInput("Nothing has been deleted.")
+        raise InvalidInput(f"{otherwise}.")

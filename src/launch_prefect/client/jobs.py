@@ -41,6 +41,7 @@ class Job:
         queues: Names of the queues it is known on, where it came from a server.
         snapshot: The snapshot of its folder, once taken.
         work_tree: What was taken of its work tree, where it comes from one.
+        code_limit: Bytes that its folder may hold, 0 for any number. None is the setting LAUNCH_CODE_LIMIT.
         on_progress: Called with bytes done and bytes in all while the snapshot is taken, in another thread.
     """
 
@@ -49,6 +50,7 @@ class Job:
         self.queues = tuple(queues)
         self.snapshot: Snapshot | None = None
         self.work_tree: WorkTree | None = None
+        self.code_limit: int | None = None
         self.on_progress: Progress | None = None
         self._given = spec.source
         self._folder = folder
@@ -205,7 +207,9 @@ class Job:
         return source
 
     def _take(self, folder: Path, store: CodeStore) -> Snapshot:
-        return take(folder, store, progress=self.on_progress)
+        limit = get_settings().code_limit if self.code_limit is None else self.code_limit
+        dockerfile = self.spec.build.dockerfile
+        return take(folder, store, progress=self.on_progress, limit=limit or None, dockerfile=dockerfile)
 
     async def adeploy(self, client: PrefectClient, queue: str) -> UUID:
         """Make or bring up to date its deployment on a queue; asks nothing where this object has done so already.

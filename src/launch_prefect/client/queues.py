@@ -81,6 +81,11 @@ class Queue:
         """
         return pools.builder_of(self._loaded)
 
+    @property
+    def base_image(self) -> str | None:
+        """Base image of its jobs that name none; None leaves it to the agent's setting LAUNCH_BASE_IMAGE."""
+        return pools.base_image_of(self._loaded)
+
     @classmethod
     async def acreate(cls, name: str, *, target: str, **options: Unpack[QueueOptions]) -> Queue:
         """Asynchronous twin of `create`."""

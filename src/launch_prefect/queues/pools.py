@@ -77,9 +77,22 @@ def builder_of(pool: WorkPool) -> BuilderSpec:
     Raises:
         InvalidInput: Somebody has changed it in Prefect to what cannot be read.
     """
-    properties = (pool.base_job_template.get("variables") or {}).get("properties") or {}
-    said = (properties.get("builder") or {}).get("default")
-    return BuilderSpec.parse(said or {}, what=f"The builder of the queue {pool.name!r}")
+    return BuilderSpec.parse(_defaults(pool).get("builder") or {}, what=f"The builder of the queue {pool.name!r}")
+
+
+def base_image_of(pool: WorkPool) -> str | None:
+    """Base image of generated Dockerfiles that a queue names, as its builder's or in its resource configuration."""
+    said = _defaults(pool).get("base_image")
+    return builder_of(pool).base_image or (said if isinstance(said, str) else None)
+
+
+def _defaults(pool: WorkPool) -> dict[str, Any]:
+    """The values that a queue's template gives to job variables; whatever somebody has made of it in Prefect."""
+    variables = pool.base_job_template.get("variables")
+    properties = variables.get("properties") if isinstance(variables, dict) else None
+    schemas = properties if isinstance(properties, dict) else {}
+    known = {name: schema for name, schema in schemas.items() if isinstance(schema, dict)}
+    return {name: schema["default"] for name, schema in known.items() if "default" in schema}
 
 
 def _updated(pool: WorkPool, spec: QueueSpec) -> dict[str, Any]:

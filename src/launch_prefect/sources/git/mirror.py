@@ -250,7 +250,7 @@ class Mirror:
                     env["GIT_DIR"] = str(self.path)
                 ended = run(arguments, env=env, cwd=self._root, stop=self.stop)
             if ended.code:
-                raise self.about.error(ended.err, doing)
+                raise self.about.error(ended.err, doing, mirrored=git_dir and arguments[0] == "fetch")
             return ended
 
         def tell(state: RetryCallState) -> None:

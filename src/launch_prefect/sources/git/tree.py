@@ -133,7 +133,7 @@ class _Index:
         ended = self._try(*arguments, feed=feed, settings=settings)
         if ended.code:
             doing = f"Commit {self._commit} of {self._mirror.url} cannot be written out"
-            raise self._mirror.about.error(ended.err, doing)
+            raise self._mirror.about.error(ended.err, doing, mirrored=True)
         return ended
 
     def _try(self, *arguments: str, feed: bytes | None = None, settings: dict[str, str] | None = None) -> Ended:

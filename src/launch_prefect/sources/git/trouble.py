@@ -22,13 +22,11 @@ def _pattern(*texts: str) -> re.Pattern[str]:
 
 _FULL = _pattern("no space left on device", "disk quota exceeded")
 _DAMAGED = _pattern(
-    "not a git repository", "bad object", "object file .* is empty", "is corrupt", "does not match index",
-    "unable to read", "failed to read", "unable to parse", "bad config", "invalid object", "missing blob",
-    "missing tree", "inflate", "bad tree", "packfile .* (?:cannot be|is far too short)", "not a valid object",
-    "badly packed", "unresolved deltas", "did not send all necessary objects", "bad signature", "unable to unpack",
-    "index file .* is too small", "pack has bad", "missing necessary objects", "broken ref",
-    "fatal: .*: not a valid SHA1", "shallow file", "bad shallow line",
+    "not a git repository", "bad object", "is corrupt", "does not match index", "unknown object type",
+    "cannot read existing object", "unable to read tree", "invalid object", "missing blob", "missing tree",
+    "reference broken", "bad config",
 )  # fmt: skip
+_REFUSED = _pattern("fsck error")
 _UNKNOWN_COMMIT = _pattern("not our ref", "couldn't find remote ref", "no such remote ref")
 _REFUSES_COMMITS = _pattern("unadvertised object", "does not support shallow", "dumb http transport")
 _KEY = _pattern('load key "[^"]*"')
@@ -52,7 +50,7 @@ _UNREACHABLE = _pattern(
     "unexpected disconnect", "hung up", "rpc failed", "error: (?:429|5[0-9][0-9])", "ssl_read", "tls connection",
     "gnutls", "empty reply", "transfer closed", "broken pipe", "kex_exchange", "ssh: connect to host",
     "connection to .* closed", "network is unreachable", "no route to host", "unexpected eof", "invalid index-pack",
-    "eof", "could not read from remote repository", "http 5[0-9][0-9]", "recv failure", "send failure",
+   , "could not read from remote repository", "http 5[0-9][0-9]", "recv failure", "send failure",
     "proxy", "unexpected flush", "expected flush", "the remote end", "fetch-pack: ",
 )  # fmt: skip
 
@@ -81,22 +79,25 @@ class About:
     block: str | None
     folder: str
 
-    def error(self, said: str, doing: str) -> LaunchError:
+    def error(self, said: str, doing: str, *, mirrored: bool = False) -> LaunchError:
         """The error for what git said.
 
         Args:
             said: Its standard error.
             doing: What failed, as a sentence without its end, such as `The commit 1f… cannot be fetched`.
+            mirrored: Whether it was done in a mirror, which may be damaged in more ways than are known here.
 
         Returns:
             The error, without a secret in it. `Unreachable` where trying again may help.
         """
         words = self.words(said)
-        message = f"{doing}: {words}" if words else f"{doing}."
+        if not words:
+            return self._unreachable(f"{doing}: git was ended before it said anything.")
+        message = f"{doing}: {words}"
         for pattern, make in _TABLE:
             if pattern.search(said):
                 return make(self, message)
-        return LaunchError(message)
+        return Damaged(message, mend=f"Remove what is in {self.folder}.") if mirrored else LaunchError(message)
 
     def words(self, said: str) -> str:
         """The last lines of what git said that say anything, as one, without secrets and control characters."""
@@ -145,6 +146,9 @@ class About:
     def _certificate(self, message: str) -> LaunchError:
         return LaunchError(message, mend="Set LAUNCH_CA_BUNDLE to a file with the CA certificates of the git server.")
 
+    def _refused(self, message: str) -> LaunchError:
+        return InvalidInput(message, mend="The repository is damaged, or holds what git takes for an attack; mend it.")
+
     def _gone(self, message: str) -> LaunchError:
         mend = "It was never pushed, or a force-push has taken it away. Push it, or submit the job again."
         return NotFound(message, mend=mend)
@@ -155,6 +159,7 @@ class About:
 
 _TABLE = (
     (_FULL, lambda about, message: disk_full(about.folder)),
+    (_REFUSED, About._refused),
     (_UNKNOWN_COMMIT, About._gone),
     (_REFUSES_COMMITS, lambda about, message: RefusesCommits(message)),
     (_HOST_KEY, About._host_key),
@@ -162,6 +167,6 @@ _TABLE = (
     (_KEY, About._key),
     (_NOT_THERE, About.not_there),
     (_NO_ACCESS, About.no_access),
+    (_DAMAGED, lambda about, message: Damaged(message, mend=f"Remove what is in {about.folder}.")),
     (_UNREACHABLE, About._unreachable),
-    (_DAMAGED, lambda about, message: Damaged(message, mend=f"Remove {about.folder}.")),
 )

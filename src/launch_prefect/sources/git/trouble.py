@@ -50,7 +50,7 @@ _UNREACHABLE = _pattern(
     "unexpected disconnect", "hung up", "rpc failed", "error: (?:429|5[0-9][0-9])", "ssl_read", "tls connection",
     "gnutls", "empty reply", "transfer closed", "broken pipe", "kex_exchange", "ssh: connect to host",
     "connection to .* closed", "network is unreachable", "no route to host", "unexpected eof", "invalid index-pack",
-   , "could not read from remote repository", "http 5[0-9][0-9]", "recv failure", "send failure",
+    "could not read from remote repository", "http 5[0-9][0-9]", "recv failure", "send failure",
     "proxy", "unexpected flush", "expected flush", "the remote end", "fetch-pack: ",
 )  # fmt: skip
 

@@ -32,10 +32,9 @@ async def install_environment(spec: dict[str, list[str]], prefix: Path) -> None:
     client = rattler.Client.default_client(max_retries=3)
     cache = os.environ.get("RATTLER_CACHE_DIR")
     gateway = rattler.Gateway(cache_dir=Path(cache) / "repodata" if cache else None, client=client)
-    packages = [rattler.MatchSpec(text) for text in spec["packages"]]
     records = await rattler.solve(
         sources=spec["channels"],
-        specs=packages,
+        specs=spec["packages"],
         gateway=gateway,
         virtual_packages=rattler.VirtualPackage.detect(rattler.VirtualPackageOverrides.from_env()),
     )
@@ -45,7 +44,6 @@ async def install_environment(spec: dict[str, list[str]], prefix: Path) -> None:
         records,
         target_prefix=prefix,
         cache_dir=Path(cache) / "pkgs" if cache else None,
-        requested_specs=packages,
         client=client,
         show_progress=False,
         execute_link_scripts=True,
@@ -59,6 +57,9 @@ def main() -> None:
         asyncio.run(install_environment(json.loads(spec.read_text(encoding="utf-8")), prefix))
     except Exception as error:  # whatever it is, the user reads it in the build's log
         sys.exit(f"The conda environment could not be installed: {error}")
+    # Threads of rattler may still be going, and Python's own end with them there is at times a crash.
+    sys.stdout.flush()
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ They keep to what the BuildKit of Docker 20.10 knows without fetching a frontend
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from launch_prefect.errors import InvalidInput
@@ -19,6 +20,7 @@ from launch_prefect.images.shell import (
     UV,
     VENV,
     install_packages,
+    is_python_image,
     make_user,
     provide_python,
     with_settings,
@@ -71,7 +73,8 @@ def environment_dockerfile(
         lines += ["", "# System packages", _run([install_packages(sorted(set(build.system_packages)))])]
     if build.user != "root":
         lines += ["", "# A user without rights, for the job", _run(make_user())]
-    if environment.kind != "none" or environment.python or environment.requires_python:
+    asks_for_python = environment.kind != "none" or environment.python or environment.requires_python
+    if asks_for_python and not is_python_image(base, environment):
         lines += [
             "",
             "# Python: the base image's own where it fits",
@@ -161,7 +164,7 @@ def _install(environment: Environment) -> list[str]:
 def _variables(environment: Environment) -> list[str]:
     match environment.kind:
         case "uv":
-            return [f"ENV VIRTUAL_ENV={VENV}"]
+            return [f"ENV VIRTUAL_ENV={VENV} PATH={VENV}/bin:$PATH"]
         case "conda":
             return [f"ENV CONDA_PREFIX={_CONDA} PATH={_CONDA}/bin:$PATH"]
         case _:
@@ -169,13 +172,27 @@ def _variables(environment: Environment) -> list[str]:
 
 
 def _run(commands: Sequence[str]) -> str:
-    return "RUN " + " \\\n    && ".join(commands)
+    return _instruction("RUN " + " \\\n    && ".join(commands))
 
 
 def _run_installing(commands: Sequence[str], secrets: Sequence[str]) -> str:
     """A RUN with a cache that outlives builds and, in this step alone, the CA bundle and the build secrets."""
     mounts, steps = with_settings(commands, secrets)
-    return "RUN " + " \\\n    ".join(mounts) + " \\\n    " + " \\\n    && ".join(steps)
+    return _instruction("RUN " + " \\\n    ".join([*mounts, " \\\n    && ".join(steps)]))
+
+
+def _instruction(text: str) -> str:
+    """An instruction that nothing in it ends early. What users write is checked where it enters; this is the last word.
+
+    Raises:
+        InvalidInput: A value in it has the end of a line.
+    """
+    if re.search(r"(?<!\\)[\n\r\v\f\x00\x85\u2028\u2029]", text):
+        raise InvalidInput(
+            "A value for the Dockerfile has the end of a line in it.",
+            mend="Write package names, versions and references on one line each.",
+        )
+    return text
 
 
 def _reference(image: str) -> str:

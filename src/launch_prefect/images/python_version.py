@@ -8,6 +8,8 @@ from pathlib import Path
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
+from launch_prefect.errors import InvalidInput
+
 _MINORS = range(20)
 _PATCHES = range(40)
 
@@ -42,6 +44,9 @@ def fitting(python: str | None, requires: str | None) -> list[str]:
 
     Returns:
         Such as `["3.11.*"]`; with a lower bound alone all that follow, too.
+
+    Raises:
+        InvalidInput: What is asked for is no version of Python 3.
     """
     if requires is not None:
         wanted = SpecifierSet(requires)
@@ -49,6 +54,8 @@ def fitting(python: str | None, requires: str | None) -> list[str]:
         return ["3.*"] if fit == list(_MINORS) else _patterns(fit)
     if python is None:
         return ["3.*"]
+    if not re.fullmatch(r"3\.\d+(\.\d+)?", python):
+        raise InvalidInput(f"{python!r} is no version of Python 3.", mend="Write it as 3.12 or 3.12.4.")
     return [python if python.count(".") == 2 else f"{python}.*"]
 
 

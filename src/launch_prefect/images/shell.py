@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 
 from launch_prefect.images.detect import Environment
 from launch_prefect.images.python_version import fitting
@@ -14,11 +16,13 @@ HOME = "/home/launch"
 UID = 1000
 """The user that jobs run as: whoever has this number in the base image, else one made for it."""
 
-PIP = "python -m pip install --disable-pip-version-check --root-user-action=ignore"
+_PIP_OPTIONS = "-m pip install --disable-pip-version-check --root-user-action=ignore"
+PIP = f"python {_PIP_OPTIONS}"
 UV = "/tmp/uv/bin/uv"  # noqa: S108 - in an image that is being built, and nobody else is there
 # uv goes to a folder that is removed again, so that the image has the job's packages alone.
 GET_UV = f"{PIP} --quiet --target /tmp/uv uv"
 
+_NEXT = " \\\n       "
 _CACHE = "/var/cache/launch-prefect"
 _SECRETS = "/run/secrets"
 _NETRC = "NETRC"
@@ -28,7 +32,7 @@ _PYTHON_PACKAGES_ELSEWHERE = ["python3", "python3-pip"]
 
 _INSTALLERS = {
     "apt-get": "export DEBIAN_FRONTEND=noninteractive && apt-get update "
-    "&& apt-get install -y --no-install-recommends {packages} && rm -rf /var/lib/apt/lists/*",
+    "&& apt-get install -y --no-install-recommends {packages} && apt-get clean && rm -rf /var/lib/apt/lists/*",
     "apk": "apk add --no-cache {packages}",
     "dnf": "dnf install -y {packages} && dnf clean all",
     "microdnf": "microdnf install -y {packages} && microdnf clean all",
@@ -47,12 +51,10 @@ def install_packages(packages: Sequence[str] | None = None) -> str:
     for program, command in _INSTALLERS.items():
         names = _PYTHON_PACKAGES.get(program, _PYTHON_PACKAGES_ELSEWHERE) if packages is None else packages
         install = command.format(packages=" ".join(map(shlex.quote, names)))
-        branches.append(f"if command -v {program} >/dev/null; then {install}")
+        branches.append(f"if command -v {program} >/dev/null; then {install};")
     what = "Python" if packages is None else "system_packages"
-    failure = (
-        f'echo "The base image has no package manager to install {what} with. Name another base_image." >&2; exit 1'
-    )
-    return " \\\n       el".join(branches) + f" \\\n       else {failure}; fi"
+    message = f"The base image has no package manager to install {what} with. Name another base_image."
+    return f"{_NEXT}el".join(branches) + f'{_NEXT}else echo "{message}" >&2; exit 1; fi'
 
 
 def make_user() -> list[str]:
@@ -82,21 +84,39 @@ def provide_python(environment: Environment) -> list[str]:
     patterns = "|".join(fitting(environment.python, environment.requires_python))
     ask = "-c 'import platform; print(platform.python_version())'"
     version = shlex.quote(environment.python or "3")
-    get_uv = "-m pip install --quiet --disable-pip-version-check --root-user-action=ignore --target /tmp/uv uv"
+    get_uv = f"{_PIP_OPTIONS} --quiet --target /tmp/uv uv"
+    venv = f"python3 -m venv --system-site-packages {VENV} >/dev/null 2>&1"
+    venv_by_uv = f"venv --seed --managed-python --python {version} {VENV}"
+    name = f"Python {environment.requires_python or environment.python or 3}"
+    problem = f"The base image has no {name}, and it could not be installed. Name a base_image that has it."
     return [
+        f"echo {shlex.quote(f'Looking for {name}')}",
+        f"give_up() {{ echo {shlex.quote(problem)} >&2; exit 1; }}",
         f'fits() {{ case "$("$1" {ask} 2>/dev/null)" in {patterns}) true;; *) false;; esac; }}',
         "with_own() { fits python && python -m pip --version >/dev/null 2>&1; }",
-        f"with_venv() {{ fits python3 && {{ python3 -m venv --system-site-packages {VENV} >/dev/null 2>&1 "
-        f"|| {{ rm -rf {VENV}; false; }}; }}; }}",
+        f"make_venv() {{ {venv} || {{ rm -rf {VENV}; false; }}; }}",
+        "with_python3() { fits python3 && make_venv; }",
         "can_install() { python3 -m pip --version >/dev/null 2>&1 || python3 -c 'import ensurepip' 2>/dev/null; }",
-        f"get_uv() {{ python3 {get_uv} 2>/dev/null "
-        f"|| {{ python3 -m venv /tmp/venv && /tmp/venv/bin/python {get_uv}; }}; }}",
-        f"with_uv() {{ get_uv && export UV_PYTHON_INSTALL_DIR={_PYTHONS} UV_PYTHON_DOWNLOADS=automatic "
-        f"&& {UV} python install {version} && {UV} venv --seed --managed-python --python {version} {VENV} "
-        "&& rm -rf /tmp/uv /tmp/venv; }",
         f"install_python() {{ {install_packages()}; }}",
-        "if ! with_own && ! with_venv; then can_install || install_python; with_venv || with_uv; fi",
+        f"get_uv_in_venv() {{ python3 -m venv /tmp/venv && /tmp/venv/bin/python {get_uv}; }}",
+        f"get_uv() {{ python3 {get_uv} 2>/dev/null || get_uv_in_venv; }}",
+        f'by_uv() {{ UV_PYTHON_DOWNLOADS=manual UV_PYTHON_INSTALL_DIR={_PYTHONS} {UV} "$@"; }}',
+        f"with_uv() {{ get_uv && by_uv python install --no-bin {version} && by_uv {venv_by_uv} "
+        "&& rm -rf /tmp/uv /tmp/venv; }",
+        "if ! with_own && ! with_python3; then can_install || install_python; with_python3 || with_uv || give_up; fi",
     ]
+
+
+def is_python_image(base: str, environment: Environment) -> bool:
+    """Whether an image's name says that it has a Python that fits: `python:3.12-slim`, from any registry.
+
+    Args:
+        base: Its reference.
+        environment: What asks for a version.
+    """
+    named = re.fullmatch(r"(?:.*/)?python:(3\.\d+)(\.\d+)?(?:[.-].*)?(?:@.*)?", base)
+    patterns = fitting(environment.python, environment.requires_python)
+    return named is not None and any(fnmatchcase(named[1] + (named[2] or "."), pattern) for pattern in patterns)
 
 
 def with_settings(commands: Sequence[str], secrets: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -122,7 +142,7 @@ def with_settings(commands: Sequence[str], secrets: Sequence[str]) -> tuple[list
     bundle = f"{_SECRETS}/{CA_SECRET}"
     mounts = [f"--mount=type=cache,id=launch-prefect,target={_CACHE}"]
     mounts += [f"--mount=type=secret,id={name},target={_SECRETS}/{name}" for name in (CA_SECRET, *secrets)]
-    exports = [f"export {' '.join(settings)}", *map(_export, secrets)]
+    exports = ["export " + _NEXT.join(settings), *map(_export, secrets)]
     if secrets:
         exports += [
             _same_index("PIP_INDEX_URL", "UV_INDEX_URL"),

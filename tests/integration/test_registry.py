@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import ssl
 import tarfile
 import threading
 import time
@@ -17,10 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from launch_prefect.errors import ImageMissing, InvalidInput, LaunchError, RegistryRefused, Unreachable
 from launch_prefect.images import ecr, engine, registry
 from launch_prefect.images.registry import credentials_for, credentials_from, find_digest
+from launch_prefect.settings import get_settings
 from tests.testbed.registry import (  # noqa: F401 - fixtures
     Ecr,
     Registry,
@@ -33,6 +37,7 @@ from tests.testbed.registry import (  # noqa: F401 - fixtures
     token_registry_fixture,
 )
 from tests.testbed.registry_proxy import Proxy
+from tests.testbed.registry_tokens import make_certificate
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -274,6 +279,13 @@ def test_a_credential_helper_that_fails(basic_registry: Registry, own_docker_con
     assert "credential helper" in caught.value.mend
 
 
+def test_a_docker_configuration_that_is_broken(docker_engine: DockerClient, own_docker_configuration: Path) -> None:
+    log_in(own_docker_configuration, auths={"registry.test": {"auth": WRONG}})
+    with pytest.raises(LaunchError, match="Docker configuration") as caught:
+        engine.platform()
+    assert WRONG not in str(caught.value)
+
+
 def test_only_the_changed_layer_is_sent(images: Images, proxy: Proxy) -> None:
     name, top = f"team/{uuid.uuid4().hex[:12]}", MIB
     push(images.make(proxy.address, top, name=name))
@@ -370,7 +382,9 @@ def given_up(work: Callable[[threading.Event], Any], ready: Callable[[], bool]) 
 class Recorder:
     """A server that answers as it is told and remembers what it was sent."""
 
-    def __init__(self, status: int, headers: dict[str, str] | None = None, body: bytes = b"") -> None:
+    def __init__(
+        self, status: int, headers: dict[str, str] | None = None, body: bytes = b"", certificate: Path | None = None
+    ) -> None:
         self.seen: list[str] = []
         recorder = self
 
@@ -391,6 +405,10 @@ class Recorder:
                 pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self.address = f"127.0.0.1:{self._server.server_address[1]}"
 
     def __enter__(self) -> Recorder:
@@ -469,6 +487,27 @@ def test_an_answer_that_is_none(status: int, headers: dict[str, str], body: byte
         with pytest.raises(Unreachable, match=f"HTTP {status}"):
             find_digest(f"{where.address}/team/x")
         assert len(where.seen) >= 3  # tried again
+
+
+def test_a_registry_with_a_certificate_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    certificate = make_certificate(key).public_bytes(serialization.Encoding.PEM)
+    form = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    both, bundle = tmp_path / "both.pem", tmp_path / "bundle.pem"
+    both.write_bytes(key.private_bytes(serialization.Encoding.PEM, *form) + certificate)
+    bundle.write_bytes(certificate)
+    monkeypatch.setattr(registry, "_is_insecure", lambda address: False)  # as if it were not on this machine
+    digest = "sha256:" + "d" * 64
+    with Recorder(200, {"Docker-Content-Digest": digest}, certificate=both) as where:
+        with pytest.raises(Unreachable, match="CERTIFICATE") as caught:
+            find_digest(f"{where.address}/team/x")
+        assert "LAUNCH_CA_BUNDLE" in caught.value.mend
+        monkeypatch.setenv("LAUNCH_CA_BUNDLE", str(bundle))
+        get_settings.cache_clear()
+        try:
+            assert find_digest(f"{where.address}/team/x") == digest
+        finally:
+            get_settings.cache_clear()
 
 
 def test_a_registry_that_says_no_digest_of_a_head() -> None:

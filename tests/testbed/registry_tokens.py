@@ -9,6 +9,7 @@ import time
 import uuid
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -40,7 +41,7 @@ class TokenServer:
         self._basic = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
         self._identity = identity
         self._key = ec.generate_private_key(ec.SECP256R1())
-        certificate = _certificate(self._key)
+        certificate = make_certificate(self._key)
         self._chain = [base64.b64encode(certificate.public_bytes(serialization.Encoding.DER)).decode()]
         self.certificate = folder / "token.pem"
         self.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
@@ -98,7 +99,8 @@ class TokenServer:
         )
 
 
-def _certificate(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
+def make_certificate(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
+    """A certificate of this machine's loopback address, signed by itself, for a day."""
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, NAME)])
     now = datetime.now(UTC)
     return (
@@ -110,5 +112,6 @@ def _certificate(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
         .not_valid_before(now - timedelta(minutes=5))
         .not_valid_after(now + timedelta(days=1))
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
         .sign(key, hashes.SHA256())
     )

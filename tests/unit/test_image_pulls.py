@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 
 from launch_prefect import dockerpy
-from launch_prefect.errors import DiskFull, ImageMissing, InvalidInput, LaunchError
-from launch_prefect.images import engine
-from launch_prefect.images.service import ImageService
-from launch_prefect.settings import LaunchSettings
+from launch_prefect.errors import DiskFull, ImageMissing, InvalidInput, LaunchError, RegistryRefused, Unreachable
+from launch_prefect.images import engine, transfer
+from launch_prefect.images.pulling import Puller
 
 pytestmark = pytest.mark.unit
 
@@ -24,8 +23,8 @@ FIXED, MOVING = "registry.test:5000/team/train:1.4", "registry.test:5000/team/tr
 class Machine:
     """A machine whose engine has one image or none, and whose registry answers or refuses."""
 
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.service = ImageService(LaunchSettings(home=folder))
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.puller = Puller()
         self.here: str | None = OLD
         self.refusal: LaunchError | None = None
         self.pulls: list[Any] = []
@@ -40,12 +39,12 @@ class Machine:
         return NEW
 
     async def resolve(self, reference: str, **options: Any) -> str:
-        return await self.service.resolve(reference, log=self.lines.append, **options)
+        return await self.puller.resolve(reference, log=self.lines.append, **options)
 
 
 @pytest.fixture
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
-    return Machine(tmp_path, monkeypatch)
+def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    return Machine(monkeypatch)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +87,15 @@ async def test_never_pulls_nothing_and_says_what_to_do(machine: Machine) -> None
     assert machine.pulls == []
 
 
-@pytest.mark.parametrize("refusal", [engine.missing(MOVING, "no such host"), DiskFull("No space is left.")])
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        engine.missing(MOVING, "no such host"),
+        DiskFull("No space is left."),
+        RegistryRefused("The registry refuses."),
+        Unreachable("The registry does not answer."),
+    ],
+)
 async def test_a_pull_that_fails(machine: Machine, refusal: LaunchError) -> None:
     machine.refusal = refusal
     for reference, policy in ((MOVING, None), (FIXED, "IfPossible")):
@@ -129,20 +136,16 @@ async def test_credentials_of_another_registry_are_not_used_and_that_is_said(mac
         ("python:3.12", "https://index.docker.io/v1/", True),
         ("team/train", "docker.io", True),
         ("python:3.12", "registry.test", False),
-        ("http://x/y", "x", False),
     ],
 )
 def test_only_the_registry_itself_gets_the_credentials(
-    monkeypatch: pytest.MonkeyPatch, reference: str, registry: str, sent: bool
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, reference: str, registry: str, sent: bool
 ) -> None:
     seen: list[Any] = []
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
 
     class Client:
         api = property(lambda self: self)
-
-        def pull(self, reference: str, **options: Any) -> list[dict[str, str]]:
-            seen.append(options["auth_config"])
-            return [{"status": "pulled"}]
 
         def inspect_image(self, reference: str) -> dict[str, str]:
             return {"Id": NEW}
@@ -150,6 +153,11 @@ def test_only_the_registry_itself_gets_the_credentials(
         def close(self) -> None:
             pass
 
+    def lines(client: Client, path: str, query: dict[str, str], login: Any, stop: threading.Event) -> list[Any]:
+        seen.append(login)
+        return []
+
     monkeypatch.setattr(dockerpy.docker, "from_env", Client)
+    monkeypatch.setattr(transfer, "lines", lines)
     assert engine.pull(reference, threading.Event(), (registry, "me", "hunter2")) == NEW
-    assert seen == [{"username": "me", "password": "hunter2"} if sent else None]
+    assert seen == [(registry, "me", "hunter2") if sent else None]

@@ -64,6 +64,7 @@ def token(value: Any, registry: str) -> Token:
     block = _block(value)
     options = block.aws_client_parameters.get_params_override()
     options["region_name"] = region_of(registry) or block.region_name
+    options.setdefault("config", _patience())
     secrets = (_plain(block.aws_secret_access_key), _plain(block.aws_session_token))
     who = (block.aws_access_key_id, *secrets, hash(block), options["region_name"], options.get("endpoint_url"))
     found = _kept_or_new(who, lambda: block.get_boto3_session().client("ecr", **options))
@@ -93,7 +94,7 @@ def own_token(registry: str) -> Token | None:
     region = region_of(registry)
     who = ("own", region, *map(os.environ.get, _OWN))
     try:
-        found = _kept_or_new(who, lambda: boto3.Session().client("ecr", region_name=region))
+        found = _kept_or_new(who, lambda: boto3.Session().client("ecr", region_name=region, config=_patience()))
     except _NoCredentials:
         return None
     return registry, *found[1:]
@@ -143,6 +144,13 @@ def _kept_or_new(who: tuple[Any, ...], connect: Callable[[], Any]) -> Token:
             expires, token = _ask(connect)
             _kept[who] = (expires, token)
         return token
+
+
+def _patience() -> Any:
+    """How long AWS is waited for: boto's own is minutes."""
+    from botocore.config import Config
+
+    return Config(connect_timeout=5, read_timeout=10, retries={"mode": "standard", "total_max_attempts": 3})
 
 
 def _ask(connect: Callable[[], Any]) -> tuple[datetime, Token]:

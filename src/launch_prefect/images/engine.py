@@ -39,11 +39,11 @@ def connected() -> Iterator[dockerpy.docker.DockerClient]:
 
     Raises:
         Unreachable: The engine does not answer.
-        LaunchError: It refuses what was asked for.
+        LaunchError: It refuses what was asked for, or this machine's Docker configuration cannot be read.
     """
     client = None
     try:
-        client = dockerpy.docker.from_env()
+        client = _client()
         yield client
     except (requests.exceptions.ConnectionError, requests.exceptions.Timeout):
         raise unreachable() from None
@@ -54,6 +54,13 @@ def connected() -> Iterator[dockerpy.docker.DockerClient]:
     finally:
         if client is not None:
             client.close()
+
+
+def _client() -> dockerpy.docker.DockerClient:
+    try:
+        return dockerpy.docker.from_env()
+    except ValueError as error:  # it reads the credentials of all registries, and trips over one
+        raise registry.unreadable_configuration(error) from None
 
 
 def platform() -> str:

@@ -134,7 +134,7 @@ def credentials_from(value: Any, reference: str) -> Credentials:
         Unreachable: AWS does not answer.
     """
     if ecr.is_aws(value):
-        return ecr.token(value, registry_of(reference))
+        return ecr.token(value, "" if reference.startswith("sha256:") else registry_of(reference))
     fields = [_field(value, name) for name in ("registry_url", "username", "password")]
     if not all(isinstance(field, str) and field for field in fields):
         raise InvalidInput(
@@ -174,18 +174,23 @@ def credentials_for(reference: str, given: Credentials | None = None) -> Credent
     return _configured(registry) or (ecr.own_token(registry) if ecr.region_of(registry) else None)
 
 
+def unreadable_configuration(error: Exception) -> LaunchError:
+    """The error that says that this machine's Docker configuration gives no credentials, though it should."""
+    # Neither a broken file's content nor a helper's output is for a log: either may hold a password.
+    return LaunchError(
+        f"The Docker configuration of this machine gives no credentials ({type(error).__name__}).",
+        mend="Correct config.json in DOCKER_CONFIG or ~/.docker, or install the credential helper that it names; "
+        "`prefect-launch doctor` names those that are missing.",
+    )
+
+
 def _configured(registry: str) -> Credentials | None:
     """What `docker login` has left on this machine: in the configuration, or with a credential helper."""
     auth = dockerpy.docker.auth
     try:
         found = auth.load_config().resolve_authconfig(registry)
     except (dockerpy.DockerException, ValueError, OSError) as error:
-        # Neither a broken file's content nor a helper's output is for a log: either may hold a password.
-        raise LaunchError(
-            f"The Docker configuration of this machine gives no credentials for {registry} ({type(error).__name__}).",
-            mend="Correct config.json in DOCKER_CONFIG or ~/.docker, or install the credential helper that it names; "
-            "`prefect-launch doctor` names those that are missing.",
-        ) from None
+        raise unreadable_configuration(error) from None
     fields = {name.lower(): value for name, value in (found or {}).items()}
     if token := fields.get("identitytoken"):
         return registry, IDENTITY_TOKEN, token

@@ -22,6 +22,8 @@ MAX_FILES = 1_000_000
 """Files and links that an archive may hold: ten times as many as the largest environments have."""
 MAX_PATH = 4096 - 512
 """Bytes of a path: what Linux takes, less some for the folder that it is unpacked into."""
+MAX_DEPTH = 200
+"""Folders one in another: what removes a tree, such as `shutil.rmtree`, may go down only some hundred levels."""
 _MAX_NAME = 255
 _MAX_HEADERS = 64 * 1024
 """Bytes of all that stands before a file in an archive; the longest path and link target together have 8 KiB."""
@@ -185,7 +187,7 @@ class _Tree:
             raise Damaged(f"{path!r} would be written elsewhere")
         if not is_text(path) or any(len(part.encode()) > _MAX_NAME for part in parts):
             raise Damaged(f"{path[:100]!r} is no name of a file")
-        if len(path.encode()) > MAX_PATH:
+        if len(path.encode()) > MAX_PATH or len(parts) > MAX_DEPTH:
             raise Damaged(f"the path {path[:100]!r}… is too long")
         if member.issym():
             target = member.linkname

@@ -10,6 +10,7 @@ from pathspec import GitIgnoreSpec
 
 from launch_prefect.errors import InvalidInput
 from launch_prefect.sources.dockerignore import DockerIgnore
+from launch_prefect.sources.gitignore import GitIgnore
 
 NEVER_CODE = frozenset(
     {
@@ -29,12 +30,12 @@ def is_never_code(path: Path) -> bool:
 class _GitFile:
     """A `.gitignore`, and how paths below the top are written for it."""
 
-    spec: GitIgnoreSpec
+    lines: GitIgnore
     within: str = ""
     above: str = ""
 
     def verdict(self, path: str) -> bool | None:
-        return self.spec.check_file(self.above + path.removeprefix(self.within)).include
+        return self.lines.verdict(self.above + path.removeprefix(self.within))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +82,7 @@ class IgnoreRules:
             _kept=frozenset(str(PurePosixPath(path)) for path in kept),
             _git=_above(root),
             _git_has_left_it_out=False,
-            can_return=docker.can_return or any(line.startswith("!") for line in launch),
+            can_return=docker.can_return or bool(dockerfile) or any(line.startswith("!") for line in launch),
         )
         return rules._with(root, "")
 
@@ -93,7 +94,7 @@ class IgnoreRules:
             prefix: Its path below the top with a `/` at the end.
 
         Raises:
-            InvalidInput: Its `.gitignore` has a pattern that means nothing.
+            OSError: Its `.gitignore` cannot be read.
         """
         if self._git_leaves_out(prefix):  # git does not look into it, so nothing in there can take anything in again
             return self if self._git_has_left_it_out else dataclasses.replace(self, _git_has_left_it_out=True)
@@ -103,7 +104,7 @@ class IgnoreRules:
         lines = _lines(folder / ".gitignore")
         if not lines:
             return self
-        found = _GitFile(_spec(lines, folder / ".gitignore"), within=prefix)
+        found = _GitFile(GitIgnore(lines), within=prefix)
         return dataclasses.replace(self, _git=(found, *self._git))
 
     def wants_secret(self, path: str) -> bool:
@@ -140,14 +141,17 @@ def _above(root: Path) -> tuple[_GitFile, ...]:
     None, if they leave the folder itself out: who names it wants what is in it.
     """
     top = next((folder for folder in (root, *root.parents) if (folder / ".git").exists()), root)
+    parts = root.relative_to(top).parts
     files: list[_GitFile] = []
-    for folder in [root, *root.parents][1 : len(root.relative_to(top).parts) + 1]:
-        lines = _lines(folder / ".gitignore")
-        if lines:
-            above = f"{root.relative_to(folder).as_posix()}/"
-            files.append(_GitFile(_spec(lines, folder / ".gitignore"), above=above))
-    own = IgnoreRules(GitIgnoreSpec([]), {}, DockerIgnore([]), frozenset(), tuple(files), False, False)
-    return () if own._git_leaves_out("") else tuple(files)
+    for count in range(len(parts)):
+        lines = GitIgnore(_lines(top.joinpath(*parts[:count], ".gitignore")))
+        files.insert(0, _GitFile(lines, above="".join(f"{part}/" for part in parts[count:])))
+        # What each of them says of the next folder on the way down.
+        ahead = "".join(f"{part}/" for part in parts[count + 1 :])
+        verdicts = (file.lines.verdict(file.above.removesuffix(ahead)) for file in files)
+        if next((verdict for verdict in verdicts if verdict is not None), False):
+            return ()
+    return tuple(files)
 
 
 def _lines(file: Path) -> list[str]:

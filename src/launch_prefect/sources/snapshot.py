@@ -129,11 +129,9 @@ def _check_found(folder: Path, found: Found, limit: int | None) -> None:
             mend="Name the folder that holds the job's code; see its .gitignore and .launchignore.",
         )
     for path in found.sizes:
-        if not archive.is_text(path) or len(os.fsencode(path)) > archive.MAX_PATH:
-            shown = path.encode(errors="backslashreplace").decode()
+        if trouble := _trouble(path):
             raise InvalidInput(
-                f"The name {shown[:200]} "
-                + (f"has more than {archive.MAX_PATH} bytes." if archive.is_text(path) else "is not UTF-8."),
+                f"The name {path[:200].encode(errors='backslashreplace').decode()} {trouble}.",
                 mend="Rename it, or leave it out by a pattern in .launchignore.",
             )
     if len(found.sizes) > archive.MAX_FILES:
@@ -144,6 +142,17 @@ def _check_found(folder: Path, found: Found, limit: int | None) -> None:
     allowed = archive.MAX_SIZE if limit is None else min(limit, archive.MAX_SIZE)
     if found.size > allowed:
         raise TooLarge(folder, found.size, allowed, found.largest(_SHOWN))
+
+
+def _trouble(path: str) -> str | None:
+    """Why a path could not be unpacked on every machine."""
+    if not archive.is_text(path):
+        return "is not UTF-8"
+    if len(path.encode()) > archive.MAX_PATH:
+        return f"has more than {archive.MAX_PATH} bytes"
+    if path.count("/") >= archive.MAX_DEPTH:
+        return f"is more than {archive.MAX_DEPTH} folders deep"
+    return None
 
 
 def _check_links(entries: list[Entry]) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from launch_prefect.errors import InvalidInput, NotFound
 from launch_prefect.images import plan
 from launch_prefect.images.detect import Environment, detect
-from launch_prefect.images.dockerfile import code_dockerfile, environment_dockerfile
 from launch_prefect.images.sharing import Build, SharedBuilds
+from launch_prefect.spec.build import BuildSpec
 
 pytestmark = pytest.mark.unit
 
@@ -132,20 +133,58 @@ def test_python_version(
 def test_the_environment_key_follows_what_determines_it() -> None:
     environment = Environment("requirements", "requirements.txt found", {"requirements.txt": b"six"})
 
-    def key(environment: Environment = environment, base: str = "b", platform: str = "linux/amd64") -> str:
-        return plan.environment_key(environment, base=base, platform=platform)
+    def key(
+        environment: Environment = environment, base: str = "b", platform: str = "linux/amd64", **build: Any
+    ) -> str:
+        return plan.environment_key(environment, base=base, platform=platform, build=BuildSpec(**build))
 
     others = [
         key(base="c"),
         key(platform="linux/arm64"),
+        key(system_packages=("ffmpeg",)),
+        key(system_packages=("ffmpeg", "zip")),
+        key(user="root"),
         key(Environment("requirements", "", {"requirements.txt": b"idna"})),
         key(Environment("requirements", "", {"requirements.txt": b"six", "more.txt": b""})),
         key(Environment("requirements", "", environment.files, python="3.12")),
+        key(Environment("requirements", "", environment.files, python="3.12", requires_python=">=3.12")),
         key(Environment("pyproject", "", environment.files)),
     ]
-    assert len({key(), *others}) == 7
-    assert key() == key(Environment("requirements", "worded otherwise", {"requirements.txt": b"six"}))
-    assert len({plan.image_key(*parts) for parts in (("e", "c", "r"), ("f", "c", "r"), ("e", "d", "r"))}) == 3
+    assert len({key(), *others}) == 11
+    assert key() == key(Environment("requirements", "worded otherwise", {"requirements.txt": b"six"}, notes=("x",)))
+    assert key() == key(secrets={"TOKEN": "secret/token"})
+    assert key(system_packages=("a", "b")) == key(system_packages=("b", "a", "b"))
+
+
+def test_the_key_of_a_dockerfile_follows_the_code() -> None:
+    def key(code: str | None = "c", dockerfile: str = "Own", context: str = ".", platform: str = "linux/amd64") -> str:
+        own = Environment("dockerfile", "", {dockerfile: b"FROM x"}, dockerfile=dockerfile, context=context)
+        return plan.environment_key(own, base="", platform=platform, code=code)
+
+    assert len({key(), key("d"), key(dockerfile="Other"), key(context="a"), key(platform="linux/arm64")}) == 5
+    with pytest.raises(ValueError, match="digest"):
+        key(None)
+
+
+def test_the_image_key_follows_what_determines_it() -> None:
+    root = plan.image_key("e", "c", "r", build=BuildSpec(user="root"))
+    parts = [("e", "c", "r"), ("f", "c", "r"), ("e", "d", "r"), ("e", "c", "s")]
+    assert len({root, *(plan.image_key(*part) for part in parts)}) == 5
+    assert root != plan.image_key("e", "c", "r")
+
+
+def test_the_format_enters_every_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    def keys() -> set[str]:
+        own = Environment("dockerfile", "", {"Own": b""}, dockerfile="Own")
+        return {
+            plan.environment_key(Environment("none", "", {}), base="b", platform="p"),
+            plan.environment_key(own, base="b", platform="p", code="c"),
+            plan.image_key("e", "c", "r"),
+        }
+
+    before = keys()
+    monkeypatch.setattr(plan, "FORMAT", plan.FORMAT + 1)
+    assert not before & keys()
 
 
 def test_code_alone_does_not_change_the_environment(tmp_path: Path) -> None:
@@ -158,24 +197,6 @@ def test_base_reference() -> None:
     assert plan.base_reference("python:{python}-slim", "3.11") == "python:3.11-slim"
     assert plan.base_reference("python:{python}-slim", None) == f"python:{plan.DEFAULT_PYTHON}-slim"
     assert plan.base_reference("team/base:1", "3.11") == "team/base:1"
-
-
-@pytest.mark.parametrize("kind", ["uv", "pyproject", "requirements", "none"])
-def test_environment_dockerfile(kind: str) -> None:
-    environment = Environment(kind, "why", {"requirements.txt": b"six"})  # type: ignore[arg-type]
-    text = environment_dockerfile(environment, "team/base:1")
-    assert text == environment_dockerfile(environment, "team/base:1")
-    assert text.splitlines()[1] == "FROM team/base:1"
-    assert ("pip" in text, "COPY" in text) == ((False, False) if kind == "none" else (True, True))
-    for unknown_to_old_engines in ("# syntax", "--link", "<<"):
-        assert unknown_to_old_engines not in text
-
-
-def test_code_dockerfile() -> None:
-    lines = code_dockerfile("launch-prefect/env:1").splitlines()
-    assert lines[0] == "FROM launch-prefect/env:1"
-    assert "WORKDIR /workspace" in lines
-    assert not any(line.startswith("RUN") for line in lines)
 
 
 async def test_shared_work_is_done_once_and_outlives_a_waiter() -> None:

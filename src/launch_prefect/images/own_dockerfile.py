@@ -70,7 +70,8 @@ def beside_entrypoint(folder: Path, command: Sequence[str] | None) -> Found | No
 def _entrypoint_folder(folder: Path, command: Sequence[str] | None) -> PurePosixPath:
     for word in command or ():
         path = PurePosixPath(word)
-        if word and not path.is_absolute() and _is_file(folder / path) and _is_inside(folder, path):
+        outside = not word or path.is_absolute() or ".." in path.parts
+        if not outside and _is_file(folder / path) and _is_inside(folder, path):
             return path.parent
     return PurePosixPath()
 

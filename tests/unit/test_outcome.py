@@ -104,6 +104,7 @@ FAILED = (
     errors.RunFailed,
     errors.BuildFailed,
     errors.ImageMissing,
+    errors.RegistryRefused,
     errors.StartFailed,
 )
 CRASHED = (errors.LaunchError, errors.Unreachable, errors.InfrastructureLost, errors.DiskFull)

@@ -73,6 +73,16 @@ class Attempt:
             naming.LABEL_QUEUE: self.queue,
         }
 
+    def facts(self, settings: LaunchSettings) -> dict[str, str]:
+        """What exactly it runs and where its outputs are, for the run's labels; the target adds its own."""
+        facts = {"launch.version": self.source.version, "launch.outputs": str(self.output_folder(settings))}
+        if isinstance(self.source, GitSource):
+            facts |= {"launch.git": self.source.git, "launch.commit": self.source.commit or ""}
+            facts |= {"launch.patch": self.source.patch} if self.source.patch else {}
+        elif isinstance(self.source, CodeSource):
+            facts |= {"launch.code": self.source.digest or ""}
+        return facts
+
     def macro_values(self, image: str = "") -> dict[str, str]:
         """Values of the run macros.
 

@@ -137,11 +137,7 @@ class DockerLaunchWorker(LaunchWorker[DockerLaunchJobConfiguration, Any, DockerW
 
     def facts(self, attempt: Attempt, prepared: Image) -> dict[str, Any]:
         """The image, by its digest, and where its outputs are."""
-        return {
-            "launch.image": prepared.reference,
-            "launch.version": attempt.source.version,
-            "launch.outputs": str(attempt.output_folder(self.settings)),
-        }
+        return {"launch.image": prepared.reference, **attempt.facts(self.settings)}
 
 
 async def _who_shares(name: str) -> str:

@@ -126,11 +126,7 @@ class ProcessLaunchWorker(
 
     def facts(self, attempt: Attempt, prepared: ProcessEnvironment) -> dict[str, Any]:
         """Code, environment, and where its outputs are."""
-        return {
-            "launch.version": attempt.source.version,
-            "launch.environment": prepared.key,
-            "launch.outputs": str(attempt.output_folder(self.settings)),
-        }
+        return {"launch.environment": prepared.key, **attempt.facts(self.settings)}
 
     async def clean(self, attempt: Attempt) -> None:
         """Remove the attempt's copy of the code."""

@@ -14,7 +14,13 @@ from urllib.parse import unquote
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.registry import known_implementations
-from tenacity import Retrying, retry_if_not_exception_type, stop_after_attempt, wait_exponential_jitter
+from tenacity import (
+    Retrying,
+    retry_if_not_exception_type,
+    stop_after_attempt,
+    stop_after_delay,
+    wait_exponential_jitter,
+)
 
 from launch_prefect.errors import InvalidInput, LaunchError, Unreachable
 from launch_prefect.sources.disk import needing_space
@@ -31,6 +37,8 @@ _FINAL = (
 )  # fmt: skip
 """Errors that are the same the next time."""
 _TRIES = 3
+_PATIENCE = 20
+"""Seconds after which nothing is tried again: many drivers have tried several times by then."""
 
 
 class _CutOff(Exception):
@@ -145,7 +153,7 @@ class Storage:
     def _trying(self, work: Callable[[], _Result]) -> _Result:
         """Do it, again after a moment where it may then succeed; what storages raise becomes our errors."""
         tries = Retrying(
-            stop=stop_after_attempt(_TRIES),
+            stop=stop_after_attempt(_TRIES) | stop_after_delay(_PATIENCE),
             wait=wait_exponential_jitter(initial=0.2, max=2, jitter=0.2),
             retry=retry_if_not_exception_type(_FINAL),
             reraise=True,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -212,7 +214,8 @@ class TestFiles:
         content = bytes(range(256)) * 5000
         repository.commit({".gitattributes": "*.bin filter=lfs diff=lfs merge=lfs -text\n", "sub/big.bin": content})
         assert len(repository.git("show", "HEAD:sub/big.bin")) < 200
-        with pytest.raises(LaunchError, match=r"404|not exist"):
+        shutil.rmtree(repository.bare / "lfs")
+        with pytest.raises(NotFound, match="does not exist on the server"):
             fetch(source(git_https, repository), GitCredentials(None, token=git_token))
         shutil.copytree(repository.folder / ".git" / "lfs" / "objects", repository.bare / "lfs" / "objects")
         for subdir in (None, "sub"):
@@ -349,11 +352,12 @@ def add_link(repository: Repository, path: str, commit: str) -> None:
 
 
 def git_processes() -> list[psutil.Process]:
-    """Processes of git that this one has started, and theirs."""
+    """Processes of git that this one has started, and theirs, but for the server's."""
     return [
         process
         for process in psutil.Process().children(recursive=True)
-        if "git" in process.name() and "http-backend" not in process.name()
+        if "git" in process.name()
+        and not re.search("upload-pack|pack-objects|http-backend", " ".join(process.cmdline()))
     ]
 
 
@@ -481,7 +485,7 @@ class TestMirror:
             started = time.monotonic()
             stop.set()
         assert time.monotonic() - started < 1
-        assert git_processes() == []
+        assert [process.cmdline() for process in git_processes()] == []
         assert list(tmp_path.iterdir()) == []
 
     def test_a_killed_fetch_leaves_a_mirror_that_works(
@@ -567,7 +571,5 @@ class TestMirror:
 
 def test_a_machine_without_git(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     program = "import launch_prefect.sources.git as g, pathlib; g.work_tree(pathlib.Path('.'))"
-    import sys
-
     done = subprocess.run([sys.executable, "-c", program], env={"PATH": str(tmp_path)}, capture_output=True, text=True)
     assert "LaunchError: This machine has no git. Install git" in done.stderr

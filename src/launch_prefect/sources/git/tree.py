@@ -20,11 +20,12 @@ _DEEPEST, _MOST = 8, 500
 _POINTER = b"version https://git-lfs.github.com/spec/v1\n"
 _LONGEST_POINTER = 1024
 _SHOWN = 5
-# Objects are fetched before: what is not here is left as it is, rather than asked for without credentials.
+# Objects are fetched before. One that is not here then is left as it is, and told of.
 _LFS = {
-    "filter.lfs.process": "git-lfs filter-process --skip",
-    "filter.lfs.smudge": "git-lfs smudge --skip -- %f",
+    "filter.lfs.process": "git-lfs filter-process",
+    "filter.lfs.smudge": "git-lfs smudge -- %f",
     "filter.lfs.required": "true",
+    "lfs.skipdownloaderrors": "true",
 }
 
 

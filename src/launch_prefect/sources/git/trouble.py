@@ -11,7 +11,7 @@ from launch_prefect.sources.git.credentials import GitCredentials
 from launch_prefect.sources.git.urls import server_of
 
 _URL_CREDENTIALS = re.compile(r"//[^/@\s]*@")
-_CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[^\S\n]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x1f\x7f-\x9f]")
 _SAYS_NOTHING = re.compile(r"^(?:and the repository exists\.|Please make sure you have .*|remote:\s*|hint:.*|\s*)$")
 _LINES = 4
 
@@ -40,6 +40,7 @@ _NO_ACCESS = _pattern(
     "could not read (?:username|password)", "error: 40[13]", "access denied", "invalid credentials",
     "terminal prompts disabled", "not authorized", "http 40[13]",
 )  # fmt: skip
+_NO_LARGE_FILE = _pattern("object does not exist on the server")
 _NOT_THERE = _pattern(
     "repository (?:'[^']*' )?not found", "error: 404", "does not appear to be a git repository", "could not be found",
     "no such repository", "repository .* does not exist",
@@ -105,7 +106,7 @@ class About:
         for secret in secrets:
             said = said.replace(secret, "***")
         said = _URL_CREDENTIALS.sub("//***@", said)
-        lines = [_CONTROL.sub(" ", line).strip() for line in re.split(r"[\r\n]+", said)]
+        lines = [" ".join(_CONTROL.sub(" ", line).split()) for line in re.split(r"[\r\n]+", said)]
         return "; ".join([line for line in lines if not _SAYS_NOTHING.match(line)][-_LINES:])[-600:]
 
     def no_access(self, message: str) -> LaunchError:
@@ -153,6 +154,9 @@ class About:
         mend = "It was never pushed, or a force-push has taken it away. Push it, or submit the job again."
         return NotFound(message, mend=mend)
 
+    def _no_large_file(self, message: str) -> LaunchError:
+        return NotFound(message, mend="Push the large files (LFS): git lfs push --all origin.")
+
     def _unreachable(self, message: str) -> LaunchError:
         return Unreachable(message, mend="Check the address, the network and the proxy of this machine.")
 
@@ -165,6 +169,7 @@ _TABLE = (
     (_HOST_KEY, About._host_key),
     (_CERTIFICATE, About._certificate),
     (_KEY, About._key),
+    (_NO_LARGE_FILE, About._no_large_file),
     (_NOT_THERE, About.not_there),
     (_NO_ACCESS, About.no_access),
     (_DAMAGED, lambda about, message: Damaged(message, mend=f"Remove what is in {about.folder}.")),

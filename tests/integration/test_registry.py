@@ -380,10 +380,23 @@ def given_up(work: Callable[[threading.Event], Any], ready: Callable[[], bool]) 
 
 
 class Recorder:
-    """A server that answers as it is told and remembers what it was sent."""
+    """A server that answers as it is told and remembers what it was sent.
+
+    Args:
+        status: Its answer.
+        headers: Of the answer.
+        body: Of the answer.
+        certificate: With its key; it then speaks https.
+        asks: Whether it asks first who one is.
+    """
 
     def __init__(
-        self, status: int, headers: dict[str, str] | None = None, body: bytes = b"", certificate: Path | None = None
+        self,
+        status: int,
+        headers: dict[str, str] | None = None,
+        body: bytes = b"",
+        certificate: Path | None = None,
+        asks: bool = False,
     ) -> None:
         self.seen: list[str] = []
         recorder = self
@@ -391,8 +404,9 @@ class Recorder:
         class Handler(BaseHTTPRequestHandler):
             def _answer(self) -> None:
                 recorder.seen.append(f"{self.command} {self.path} {dict(self.headers)}")
-                self.send_response(status)
-                for name, value in (headers or {}).items():
+                unknown = asks and "Authorization" not in self.headers
+                self.send_response(401 if unknown else status)
+                for name, value in (ASKS if unknown else headers or {}).items():
                     self.send_header(name, value)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
@@ -450,13 +464,14 @@ def test_credentials_do_not_follow_a_redirect(images: Images) -> None:
     ):
         for target, expected in ((stranger, None), (store, digest)):
             hop = {"Location": f"http://{target.address}/v2/elsewhere"}
-            with Recorder(307, hop) as first:
+            with Recorder(307, hop, asks=True) as first:
                 given = (first.address, *SECRET)
                 if expected is None:
                     with pytest.raises(RegistryRefused):
                         find_digest(f"{first.address}/team/x", given)
                 else:
                     assert find_digest(f"{first.address}/team/x", given) == expected
+                assert first.has_credentials
             assert target.seen
             assert not target.has_credentials
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from launch_prefect.errors import BuildFailed
+from launch_prefect.errors import BuildFailed, InvalidInput
 from launch_prefect.images.environments import ProcessEnvironment, ensure_environment
 from launch_prefect.settings import LaunchSettings
+from launch_prefect.spec.build import BuildSpec
+from tests.testbed import packages
 
 
 class Machine:
@@ -30,13 +34,14 @@ class Machine:
             (folder / file).write_text(text)
         return folder
 
-    async def ensure(self, code: Path) -> ProcessEnvironment:
+    async def ensure(self, code: Path, **options: Any) -> ProcessEnvironment:
         return await ensure_environment(
             code,
             code_digest="sha256:" + "0" * 64,
             settings=self.settings,
             log=self.lines.append,
             on_build=self._built,
+            **options,
         )
 
     async def _built(self) -> None:
@@ -174,3 +179,114 @@ async def test_uv_gets_nothing_of_the_agents_secrets(machine: Machine, monkeypat
     await machine.ensure(project)
     assert seen
     assert not any("TEAM_TOKEN" in env for env in seen)
+
+
+async def test_the_log_is_told_why_and_what_is_passed_over(machine: Machine) -> None:
+    files = {"requirements.txt": "six\n", "Dockerfile.launch": "FROM x"}
+    code = machine.code("a", files)
+    build = BuildSpec(system_packages=("ffmpeg",))
+    first = await machine.ensure(code, build=build)
+    again = await machine.ensure(code, build=build)
+    why = "requirements.txt found (Dockerfile.launch is passed over: target process runs no images): "
+    assert first.reason == f"{why}environment built."
+    assert again.reason == f"{why}the environment is here already."
+    assert sum(line.startswith("build.system_packages is not used") for line in machine.lines) == 2
+    # what an image alone has makes no other environment
+    assert (await machine.ensure(code)).path == first.path
+    with pytest.raises(InvalidInput, match=r"build\.dockerfile"):
+        await machine.ensure(code, build=BuildSpec(dockerfile="Dockerfile.launch"))
+
+
+async def test_the_jobs_python_comes_first(machine: Machine) -> None:
+    code = machine.code("a", {".python-version": "3.1\n"})
+    version = "{}.{}".format(*sys.version_info)
+    environment = await machine.ensure(code, build=BuildSpec(python=version))
+    assert python(environment, "import sys; print('{}.{}'.format(*sys.version_info))") == version
+    with pytest.raises(BuildFailed, match=r"asks for Python 3\.2"):
+        await machine.ensure(code, build=BuildSpec(python="3.2"))
+
+
+async def test_built_again_beside_the_one_that_runs_are_in(machine: Machine) -> None:
+    code = machine.code("a", {"requirements.txt": "six\n"})
+    first = await machine.ensure(code)
+    second = await machine.ensure(code, rebuild=True)
+    third = await machine.ensure(code, rebuild=True)
+    assert (second.built, third.built) == (True, True)
+    assert len({first.path, second.path, third.path}) == 3
+    assert len({first.key, second.key, third.key}) == 1
+    for environment in (first, second, third):
+        assert python(environment, "import six; print(six.__name__)") == "six"
+    assert (await machine.ensure(code)).path == third.path
+    (third.path / ".ready").unlink()
+    assert (await machine.ensure(code)).path == second.path
+
+
+async def test_a_rebuild_that_fails_leaves_the_one_that_is_here(machine: Machine, tmp_path: Path) -> None:
+    packages.make_wheel(tmp_path / "index", "teampackage")
+    code = machine.code("a", {"requirements.txt": "teampackage\n"})
+    with packages.served(tmp_path / "index", "127.0.0.1") as address:
+        first = await machine.ensure(code, secrets={"UV_INDEX": f"http://{address}/simple"})
+    with pytest.raises(BuildFailed):
+        await machine.ensure(code, rebuild=True)
+    assert (await machine.ensure(code)).path == first.path
+    assert machine.kept() == [first.path.name]
+
+
+async def test_a_build_that_takes_too_long(machine: Machine) -> None:
+    with pytest.raises(BuildFailed, match=r"not built within 0\.05 s") as caught:
+        await machine.ensure(machine.code("a", {"requirements.txt": "six\n"}), timeout=0.05)
+    assert "builder.timeout" in caught.value.mend
+    assert machine.kept() == []
+
+
+@pytest.mark.parametrize("by", ["UV_INDEX", "PIP_EXTRA_INDEX_URL", "NETRC"])
+async def test_a_private_index_by_a_build_secret(machine: Machine, tmp_path: Path, by: str) -> None:
+    packages.make_wheel(tmp_path / "index", "teampackage")
+    code = machine.code("a", {"requirements.txt": "teampackage\n"})
+    with packages.served(tmp_path / "index", "127.0.0.1", "hunter2") as address:
+        with pytest.raises(BuildFailed):
+            await machine.ensure(code, secrets={"UV_INDEX": f"http://{address}/simple"})
+        secrets = {by: f"http://reader:hunter2@{address}/simple"}
+        if by == "NETRC":
+            secrets = {"UV_INDEX": f"http://{address}/simple", by: "machine 127.0.0.1 login reader password hunter2\n"}
+        environment = await machine.ensure(code, secrets=secrets)
+    assert python(environment, "import teampackage; print(teampackage.__version__)") == "1.0"
+    assert "hunter2" not in "\n".join(machine.lines)
+    found = subprocess.run(["grep", "-r", "-l", "hunter2", environment.path], capture_output=True, check=False)
+    assert found.stdout == b""
+    # how it was reached does not determine what it is
+    assert (await machine.ensure(code)).path == environment.path
+
+
+async def test_conda(machine: Machine, tmp_path: Path) -> None:
+    packages.make_wheel(tmp_path / "index", "teampackage", "2.0")
+    content = {"greet-1.2": {"bin/greet": b"#!/bin/sh\necho greetings\n"}, "greet-1.3": {}}
+    interpreter = str(Path(sys.executable).resolve())
+    packages.make_channel(tmp_path / "channel", {**content, "python-3.11": packages.python_package(interpreter)})
+    with packages.served(tmp_path / "index", "127.0.0.1") as address:
+        pip = f"[--extra-index-url http://{address}/simple, teampackage]"
+        text = f"channels: ['file://{tmp_path}/channel']\ndependencies: [greet=1.2, python, pip: {pip}]\n"
+        environment = await machine.ensure(machine.code("a", {"environment.yml": f"name: mine\n{text}"}))
+    assert subprocess.check_output([environment.bin / "greet"], text=True) == "greetings\n"
+    assert python(environment, "import teampackage, sys; print(teampackage.__version__, sys.prefix)") == (
+        f"2.0 {environment.path}"
+    )
+    again = await machine.ensure(machine.code("b", {"environment.yml": f"name: other\n{text}"}))
+    assert (again.built, again.path) == (False, environment.path)
+
+
+async def test_conda_without_python(machine: Machine, tmp_path: Path) -> None:
+    packages.make_channel(tmp_path / "channel", {"greet-1.2": {"bin/greet": b"#!/bin/sh\necho greetings\n"}})
+    text = f"channels: ['file://{tmp_path}/channel']\ndependencies: [greet]\n"
+    first = await machine.ensure(machine.code("a", {"environment.yml": text}))
+    again = await machine.ensure(machine.code("b", {"environment.yml": text}))
+    assert (again.built, again.path) == (False, first.path)
+
+
+async def test_conda_that_does_not_resolve(machine: Machine, tmp_path: Path) -> None:
+    packages.make_channel(tmp_path / "channel", {"greet-1.2": {}})
+    text = f"channels: ['file://{tmp_path}/channel']\ndependencies: [greet=9]\n"
+    with pytest.raises(BuildFailed, match=r"environment\.yml found.*\n.*greet") as caught:
+        await machine.ensure(machine.code("a", {"environment.yml": text}))
+    assert "Traceback" not in caught.value.message
+    assert machine.kept() == []

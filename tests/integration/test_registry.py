@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import os
-import ssl
-import tarfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
-from launch_prefect.errors import ImageMissing, InvalidInput, LaunchError, RegistryRefused, Unreachable
-from launch_prefect.images import ecr, engine, registry
+from launch_prefect.errors import ImageMissing, LaunchError, RegistryRefused, Unreachable
+from launch_prefect.images import engine, registry
 from launch_prefect.images.registry import credentials_for, credentials_from, find_digest
-from launch_prefect.settings import get_settings
 from tests.testbed.registry import (  # noqa: F401 - fixtures
     Ecr,
     Registry,
@@ -36,69 +28,21 @@ from tests.testbed.registry import (  # noqa: F401 - fixtures
     proxy_fixture,
     token_registry_fixture,
 )
+from tests.testbed.registry_images import (  # noqa: F401 - fixtures
+    MIB,
+    Images,
+    images_fixture,
+    own_docker_configuration_fixture,
+    ways,
+)
 from tests.testbed.registry_proxy import Proxy
-from tests.testbed.registry_tokens import make_certificate
 
 if TYPE_CHECKING:
     from docker import DockerClient
 
 pytestmark = pytest.mark.integration
 
-MIB = 1 << 20
 WRONG = "not-the-password"
-
-
-class Images:
-    """Images of random bytes, which no registry has seen and nothing compresses."""
-
-    def __init__(self, docker: DockerClient) -> None:
-        self._docker = docker
-        self._base = os.urandom(4 * MIB)
-        self.names: set[str] = set()
-        self.ids: set[str] = set()
-
-    def make(self, address: str, top: int = 64 << 10, *, name: str = "", tag: str = "1") -> str:
-        """An image of two layers: one that all images of this object share, and one of `top` bytes of its own."""
-        reference = f"{address}/{name or 'team/' + uuid.uuid4().hex[:12]}:{tag}"
-        context = io.BytesIO()
-        with tarfile.open(fileobj=context, mode="w") as archive:
-            dockerfile = b'FROM scratch\nCOPY base /\nCOPY top /\nCMD ["/none"]\n'
-            for path, content in (("Dockerfile", dockerfile), ("base", self._base), ("top", os.urandom(top))):
-                member = tarfile.TarInfo(path)
-                member.size = len(content)
-                archive.addfile(member, io.BytesIO(content))
-        context.seek(0)
-        image, _ = self._docker.images.build(fileobj=context, custom_context=True, tag=reference, rm=True)
-        self.names.add(reference)
-        self.ids.add(image.id)
-        return reference
-
-    def forget(self, reference: str) -> None:
-        """Remove an image from the engine under all its names."""
-        self._docker.api.remove_image(engine.find(reference), force=True)
-
-
-@pytest.fixture
-def images(docker_engine: DockerClient) -> Iterator[Images]:
-    made = Images(docker_engine)
-    yield made
-    from docker.errors import APIError
-
-    for image in made.ids:
-        with suppress(APIError):
-            docker_engine.api.remove_image(image, force=True)
-
-
-@pytest.fixture(autouse=True)
-def own_docker_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Nobody is logged in anywhere, whoever runs the tests."""
-    folder = tmp_path / "docker"
-    folder.mkdir()
-    monkeypatch.setenv("DOCKER_CONFIG", str(folder))
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_REGION"):
-        monkeypatch.delenv(name, raising=False)
-    ecr._kept.clear()
-    return folder
 
 
 def log_in(folder: Path, **content: Any) -> None:
@@ -112,17 +56,6 @@ def push(reference: str, credentials: registry.Credentials | None = None) -> tup
 
 def repository(reference: str) -> str:
     return reference.rpartition(":")[0]
-
-
-def ways(
-    reference: str, log: Callable[[str], None] = print
-) -> tuple[Callable[[registry.Credentials | None], object], ...]:
-    """All that a registry can be asked about an image, with credentials or None."""
-    return (
-        lambda given: find_digest(reference, given),
-        lambda given: engine.pull(reference, threading.Event(), given),
-        lambda given: engine.push(reference, threading.Event(), given, log),
-    )
 
 
 def goes_round(images: Images, address: str, credentials: registry.Credentials | None) -> None:
@@ -272,6 +205,7 @@ def test_a_credential_helper_is_used(
     assert push(reference, ("other.example", "someone", WRONG))[0].startswith("sha256:")
 
 
+@pytest.mark.filterwarnings("ignore:docker-credential-launch-test-none not installed")
 def test_a_credential_helper_that_fails(basic_registry: Registry, own_docker_configuration: Path) -> None:
     log_in(own_docker_configuration, credHelpers={basic_registry.address: "launch-test-none"})
     with pytest.raises(LaunchError, match="gives no credentials") as caught:
@@ -377,185 +311,3 @@ def given_up(work: Callable[[threading.Event], Any], ready: Callable[[], bool]) 
     thread.join(30)
     assert "given up" in str(errors)
     return time.monotonic() - begun
-
-
-class Recorder:
-    """A server that answers as it is told and remembers what it was sent.
-
-    Args:
-        status: Its answer.
-        headers: Of the answer.
-        body: Of the answer.
-        certificate: With its key; it then speaks https.
-        asks: Whether it asks first who one is.
-    """
-
-    def __init__(
-        self,
-        status: int,
-        headers: dict[str, str] | None = None,
-        body: bytes = b"",
-        certificate: Path | None = None,
-        asks: bool = False,
-    ) -> None:
-        self.seen: list[str] = []
-        recorder = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def _answer(self) -> None:
-                recorder.seen.append(f"{self.command} {self.path} {dict(self.headers)}")
-                unknown = asks and "Authorization" not in self.headers
-                self.send_response(401 if unknown else status)
-                for name, value in (ASKS if unknown else headers or {}).items():
-                    self.send_header(name, value)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                if self.command != "HEAD":
-                    self.wfile.write(body)
-
-            do_GET = do_HEAD = do_POST = do_PUT = _answer  # noqa: N815 - the names are http.server's
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        if certificate is not None:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(certificate)
-            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
-        self.address = f"127.0.0.1:{self._server.server_address[1]}"
-
-    def __enter__(self) -> Recorder:
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-    @property
-    def has_credentials(self) -> bool:
-        return any("uthorization" in each or "c2VjcmV0" in each for each in self.seen)
-
-
-SECRET = ("user", "secretsecretsecret")
-ASKS = {"WWW-Authenticate": 'Basic realm="x"'}
-
-
-def test_credentials_of_another_registry_are_never_sent(images: Images) -> None:
-    with Recorder(401, ASKS) as stranger:
-        reference = images.make(stranger.address)
-        for address in ("other.example", "127.0.0.1", "127.0.0.1:1", f"{stranger.address}0"):
-            for ask in ways(reference):
-                with pytest.raises(RegistryRefused, match="without credentials"):
-                    ask((address, *SECRET))
-        assert stranger.seen
-        assert not stranger.has_credentials
-        with pytest.raises(RegistryRefused):
-            find_digest(reference, (stranger.address, *SECRET))
-        assert stranger.has_credentials  # so it would have been seen above
-
-
-def test_credentials_do_not_follow_a_redirect(images: Images) -> None:
-    digest = "sha256:" + "d" * 64
-    with (
-        Recorder(401, ASKS) as stranger,
-        Recorder(200, {"Docker-Content-Digest": digest}) as store,
-    ):
-        for target, expected in ((stranger, None), (store, digest)):
-            hop = {"Location": f"http://{target.address}/v2/elsewhere"}
-            with Recorder(307, hop, asks=True) as first:
-                given = (first.address, *SECRET)
-                if expected is None:
-                    with pytest.raises(RegistryRefused):
-                        find_digest(f"{first.address}/team/x", given)
-                else:
-                    assert find_digest(f"{first.address}/team/x", given) == expected
-                assert first.has_credentials
-            assert target.seen
-            assert not target.has_credentials
-
-
-@pytest.mark.parametrize(
-    "challenge", ['Bearer realm="http://registry.example/token",service="x"', "Bearer", "Digest x"]
-)
-def test_credentials_are_not_said_where_others_hear_them(challenge: str) -> None:
-    with Recorder(401, {"WWW-Authenticate": challenge}) as where:
-        with pytest.raises(RegistryRefused):
-            find_digest(f"{where.address}/team/x", (where.address, *SECRET))
-        assert not where.has_credentials
-
-
-@pytest.mark.parametrize(
-    ("status", "headers", "body"),
-    [
-        (500, {}, b""),
-        (503, {}, b""),
-        (429, {}, b""),
-        (200, {"Content-Type": "text/html"}, b"<html>Log in to this network</html>"),
-        (200, {"Docker-Content-Digest": "sha256:nonsense"}, b""),
-        (302, {"Location": "/v2/for/ever"}, b""),
-    ],
-)
-def test_an_answer_that_is_none(status: int, headers: dict[str, str], body: bytes) -> None:
-    with Recorder(status, headers, body) as where:
-        with pytest.raises(Unreachable, match=f"HTTP {status}"):
-            find_digest(f"{where.address}/team/x")
-        assert len(where.seen) >= 3  # tried again
-
-
-def test_a_registry_with_a_certificate_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    key = ec.generate_private_key(ec.SECP256R1())
-    certificate = make_certificate(key).public_bytes(serialization.Encoding.PEM)
-    form = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    both, bundle = tmp_path / "both.pem", tmp_path / "bundle.pem"
-    both.write_bytes(key.private_bytes(serialization.Encoding.PEM, *form) + certificate)
-    bundle.write_bytes(certificate)
-    monkeypatch.setattr(registry, "_is_insecure", lambda address: False)  # as if it were not on this machine
-    digest = "sha256:" + "d" * 64
-    with Recorder(200, {"Docker-Content-Digest": digest}, certificate=both) as where:
-        with pytest.raises(Unreachable, match="CERTIFICATE") as caught:
-            find_digest(f"{where.address}/team/x")
-        assert "LAUNCH_CA_BUNDLE" in caught.value.mend
-        monkeypatch.setenv("LAUNCH_CA_BUNDLE", str(bundle))
-        get_settings.cache_clear()
-        try:
-            assert find_digest(f"{where.address}/team/x") == digest
-        finally:
-            get_settings.cache_clear()
-
-
-def test_a_registry_that_says_no_digest_of_a_head() -> None:
-    kind = "application/vnd.oci.image.index.v1+json; charset=utf-8"
-    with Recorder(200, {"Content-Type": kind}, b"{}") as where:
-        expected = "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
-        assert find_digest(f"{where.address}/team/x") == expected
-        assert "application/vnd.docker.distribution.manifest.list.v2+json" in where.seen[0]
-
-
-def test_ecr_tokens_are_kept_until_shortly_before_they_expire(ecr_registry: Ecr) -> None:
-    for hours, asked in ((12, 1), (0.4, 2)):
-        ecr._kept.clear()
-        body = {
-            "authorizationToken": "QVdTOng=",
-            "expiresAt": time.time() + hours * 3600,
-            "proxyEndpoint": "https://1.example",
-        }
-        with Recorder(200, {}, json.dumps({"authorizationData": [body]}).encode()) as aws:
-            block = ecr_registry.block | {"aws_client_parameters": {"endpoint_url": f"http://{aws.address}"}}
-            for _ in range(2):
-                assert credentials_from(block, "127.0.0.1:1/x")[1:] == ("AWS", "x")
-            assert len(aws.seen) == asked
-            # Other keys never lead to what these gave.
-            credentials_from(block | {"aws_secret_access_key": "another"}, "127.0.0.1:1/x")
-            assert len(aws.seen) == asked + 1
-
-
-def test_refused_by_aws(ecr_registry: Ecr) -> None:
-    answer = json.dumps({"__type": "AccessDeniedException", "message": "not authorized"}).encode()
-    with Recorder(400, {}, answer) as aws:
-        block = ecr_registry.block | {"aws_client_parameters": {"endpoint_url": f"http://{aws.address}"}}
-        with pytest.raises(RegistryRefused, match="AccessDeniedException not authorized"):
-            credentials_from(block, "127.0.0.1:1/x")
-    with pytest.raises(InvalidInput, match="region"):
-        credentials_from({name: value for name, value in block.items() if name != "region_name"}, "127.0.0.1:1/x")

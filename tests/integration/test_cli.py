@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
-import json
 import os
 import subprocess
 import sys
@@ -13,112 +12,26 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import httpx
 import pytest
 from prefect.client.orchestration import PrefectClient
 
-from launch_prefect.cli import app
 from launch_prefect.client import Run
 from launch_prefect.errors import NotFound
 from launch_prefect.runtime import launch_run
 from launch_prefect.settings import get_settings
-from tests.conftest import missing
+
+if TYPE_CHECKING:
+    from tests.integration.launching import Launch
+
+pytest_plugins = ["tests.integration.launching"]
 
 PYTHON = ("--", "python", "train.py")
-
-
-@pytest.fixture(scope="module")
-def api(request: pytest.FixtureRequest) -> str:
-    """Address of a Prefect API."""
-    if url := os.environ.get("LAUNCH_TEST_API_URL"):
-        return url
-    try:
-        return str(request.getfixturevalue("prefect_server"))
-    except pytest.FixtureLookupError:
-        missing("No Prefect server: name one in LAUNCH_TEST_API_URL.")
-
-
-@dataclass(frozen=True)
-class Done:
-    """What a command did."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Launch = Callable[..., Done]
-
-
-@pytest.fixture(scope="module")
-def environment(api: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The environment of a user who has set the server's address alone."""
-    home = tmp_path_factory.mktemp("home")
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "LAUNCH_"))}
-    return inherited | {"PREFECT_API_URL": api, "LAUNCH_HOME": str(home), "PREFECT_HOME": str(home / "prefect")}
-
-
-@pytest.fixture(scope="module")
-def launch(environment: dict[str, str]) -> Launch:
-    """Runs a command in this process, which spares importing Prefect each time; whatever it is given, no traceback."""
-
-    def run(*words: str | Path, env: dict[str, str] | None = None, cwd: Path | str = "/", code: int | None = 0) -> Done:
-        out, err = io.StringIO(), io.StringIO()
-        with (
-            mock.patch.dict(os.environ, environment | (env or {}), clear=True),
-            contextlib.chdir(cwd),
-            contextlib.redirect_stdout(out),
-            contextlib.redirect_stderr(err),
-        ):
-            get_settings.cache_clear()
-            try:
-                ended = app.run([str(word) for word in words])
-            finally:
-                get_settings.cache_clear()
-        done = Done(ended, out.getvalue(), err.getvalue())
-        assert "Traceback" not in done.out + done.err
-        if code is not None:
-            assert done.code == code, done.out + done.err
-        return done
-
-    return run
-
-
-@pytest.fixture(scope="module")
-def program(environment: dict[str, str]) -> Launch:
-    """Runs the program in a process of its own, as a user does."""
-
-    def run(*words: str | Path, env: dict[str, str] | None = None, code: int) -> Done:
-        done = subprocess.run(
-            [sys.executable, "-m", "launch_prefect.cli", *map(str, words)],
-            env=environment | (env or {}),
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            timeout=60,
-            check=False,
-        )
-        assert "Traceback" not in done.stdout + done.stderr
-        assert done.returncode == code, done.stdout + done.stderr
-        return Done(done.returncode, done.stdout, done.stderr)
-
-    return run
-
-
-@pytest.fixture(scope="module")
-def tag() -> str:
-    """Part of every name, for a server that others use too."""
-    return uuid.uuid4().hex[:8]
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +57,7 @@ def test_a_queue_from_creation_to_deletion(launch: Launch, tag: str, tmp_path: P
     made = launch("queue", "create", name, "--target", "process", "--concurrency", "3", "--json").json
     assert made == {
         "name": name, "target": "process", "concurrency": 3, "paused": False, "in_progress": 0, "waiting": 0,
-        "description": "",
+        "builder": {}, "description": "",
     }  # fmt: skip
     assert "exists already" in launch("queue", "create", name, "--target", "process", code=2).err
     assert made in launch("queue", "list", "--json").json
@@ -375,7 +288,11 @@ def test_refusals_at_submission(launch: Launch, queue: str, folder: Path, tmp_pa
     assert "resources" in refused("-q", queue, "-c", bad)
     assert "'gpu'" in refused("-q", queue, folder, "-R", needs, *PYTHON)
     assert "target docker" in refused("-q", queue, "--image", "example.com/a/b:1")
-    assert "next version" in refused("-q", queue, "https://example.com/a/b.git")
+    assert "runs processes" in refused("-q", queue, folder, "--dockerfile", "Dockerfile", *PYTHON)
+    assert "WHAT and --image" in refused("-q", queue, folder, "--image", "a/b")
+    assert "in no git work tree" in refused("-q", queue, folder, "--git", *PYTHON)
+    secret = refused("-q", queue, "https://example.com/a/b", "--git-credentials", "hunter2", *PYTHON)
+    assert "name a Prefect block as TYPE/NAME" in secret
     unknown = refused("-q", f"{queue}x", folder, *PYTHON)
     assert f"Did you mean {queue!r}" in unknown
     assert launch("run", "list", "-q", queue, "--state", "scheduled", "--json").json == []

@@ -55,7 +55,7 @@ async def code(
     Args:
         folder: The folder. Its content is taken now.
         options: The rest of the job.
-        git: Of a folder in a git work tree take the commit, and what is not committed, instead of its files.
+        git: Of a folder in a git work tree take the pushed commit and the changes since, instead of its files.
         git_credentials: With --git: Prefect block with a token or an ssh key for its repository, as TYPE/NAME.
         build: How its image is made.
         yes: Do not ask, however large the folder is.
@@ -217,7 +217,7 @@ def _source(source: Source) -> list[tuple[str, str | None]]:
     if isinstance(source, CodeSource):
         return [("folder", source.code), ("digest", source.digest)]
     if isinstance(source, GitSource):
-        changes = f"{source.patch}, not committed when it was submitted" if source.patch else None
+        changes = f"{source.patch}, since that commit" if source.patch else None
         return [
             ("repository", source.git),
             ("ref", source.ref or "the default branch"),

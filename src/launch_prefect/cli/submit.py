@@ -115,7 +115,7 @@ async def submit(
         name: Name of the run.
         job_name: Name of the job. Default: the folder's, the repository's or the image's.
         job_type: Kind of job.
-        git: Of a folder in a git work tree take the commit, and what is not committed, instead of its files.
+        git: Of a folder in a git work tree take the pushed commit and the changes since, instead of its files.
         of_git: Which part of a repository.
         build: How its image is made.
         rebuild: Build its image or environment anew, also where it is there or could not be built before.

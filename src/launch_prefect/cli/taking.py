@@ -99,16 +99,16 @@ def code_facts(job: Job) -> list[tuple[str, str | None]]:
         rows += [("repository", source.git), ("commit", f"{commit}{named}"), ("folder", source.subdir)]
     if tree is not None:
         rows.append(("changes", changes_text(tree)))
-        rows.append(("not pushed", _count(tree.unpushed, "commit") if tree.unpushed else None))
     return rows
 
 
 def changes_text(tree: WorkTree) -> str:
-    """What a work tree holds over its commit."""
+    """What a work tree holds over the commit that its server has."""
     if not tree.patch:
-        return "none that are not committed"
+        return "none since that commit"
     changed = sum(line.startswith(b"diff --git ") for line in tree.patch.splitlines())
-    return f"{_count(changed, 'file')} not committed, {output.size(len(tree.patch))} as a patch"
+    unpushed = f", with {_count(tree.unpushed, 'commit')} not pushed" if tree.unpushed else ""
+    return f"{_count(changed, 'file')} since that commit{unpushed}, {output.size(len(tree.patch))} as a patch"
 
 
 def tell_left_out(job: Job) -> None:
@@ -129,7 +129,7 @@ def tell_of_git(folder: str) -> None:
     """Say that a folder in a git work tree can be submitted as its commit, too."""
     path = Path(folder).expanduser().resolve()
     if any((above / ".git").exists() for above in (path, *path.parents)):
-        note("This is a git work tree; --git submits its commit and what is not committed, instead of its files.")
+        note("This is a git work tree; --git submits its pushed commit and the changes since, instead of its files.")
 
 
 def _listed(names: tuple[str, ...]) -> str:

@@ -129,10 +129,10 @@ class Job:
         credentials: str | None = None,
         **options: Unpack[BuiltJobOptions],
     ) -> Job:
-        """A job from a folder of a git work tree: its commit, and what is changed but not committed.
+        """A job from a folder of a git work tree: the newest commit that its server has, and the changes since.
 
-        The commit and the changes are those of the moment when the job is created or submitted. Files that git does
-        not track are not taken.
+        Both are those of the moment when the job is created or submitted. Changes are commits that are not pushed,
+        and what is not committed; files that git does not track are not taken.
 
         Args:
             folder: The work tree, or a folder in it.
@@ -144,7 +144,8 @@ class Job:
             The job; nothing is stored or sent yet.
 
         Raises:
-            InvalidInput: It is no work tree or has no remote repository; a value does not fit.
+            InvalidInput: It is in no work tree, which has a remote repository and a pushed commit; a value does not
+                fit.
             NotFound: There is no such folder.
         """
         path = _folder(folder)

@@ -53,33 +53,23 @@ def work_tree_at(folder: Path) -> WorkTree:
 
 
 async def pinned_work_tree(tree: WorkTree, credentials: str | None) -> GitSource:
-    """A work tree's commit as a git source, with the changes that are not committed as a patch in the code store.
+    """A work tree as a git source: the commit that its server has, and the changes since as a patch in the code store.
 
     Args:
         tree: The work tree as it is now.
         credentials: Block with the credentials of its git server, as `TYPE/NAME`.
 
     Raises:
-        InvalidInput: The commit is not on its server; see also `pinned_git`.
+        InvalidInput: The changes hold secrets; see also `pinned_git`.
         DiskFull: The code store has no space.
         Unreachable: See `pinned_git`; or the code store does not answer.
     """
-    source = GitSource(git=tree.url, ref=tree.commit, subdir=tree.subdir, credentials=credentials)
-    try:
-        source = await pinned_git(source)
-    except NotFound as error:
-        if not tree.unpushed:
-            raise
-        commits = "1 commit is" if tree.unpushed == 1 else f"{tree.unpushed} commits are"
-        raise InvalidInput(
-            f"The commit {tree.commit[:12]} is not at {tree.url}: {commits} not pushed.",
-            mend="Push them, or submit the folder without --git.",
-        ) from error
-    if not tree.patch:
-        return source.model_copy(update={"ref": tree.branch or tree.commit})
-    store = CodeStore(get_settings().code_store_url)
-    patch = await anyio.to_thread.run_sync(keep_patch, tree.patch, store)
-    return source.model_copy(update={"ref": tree.branch or tree.commit, "patch": patch, "store": store.url})
+    source = await pinned_git(GitSource(git=tree.url, ref=tree.commit, credentials=credentials))
+    changes: dict[str, str | None] = {"ref": tree.branch or tree.commit, "subdir": tree.subdir}
+    if tree.patch:
+        store = CodeStore(get_settings().code_store_url)
+        changes |= {"patch": await anyio.to_thread.run_sync(keep_patch, tree.patch, store), "store": store.url}
+    return source.model_copy(update=changes)
 
 
 async def git_credentials(source: GitSource) -> GitCredentials | None:

@@ -143,7 +143,7 @@ def test_who_the_job_runs_as() -> None:
     assert instructions(code_dockerfile(BASE))[-1] == "USER 1000"
     assert "ENV HOME=/home/launch" in code_dockerfile(BASE)
     root = code_dockerfile(BASE, build=BuildSpec(user="root"))
-    assert instructions(root)[-1] == "USER 0"
+    assert instructions(root)[-1] == "USER 0:0"
     assert "HOME" not in root
     assert "--chown" not in root
 

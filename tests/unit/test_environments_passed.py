@@ -30,3 +30,22 @@ def test_uv_gets_what_leads_to_indexes_and_no_secret(tmp_path: Path, monkeypatch
     )
     assert builder._env.keys() >= PASSED
     assert not builder._env.keys() & KEPT_BACK
+
+
+def test_build_secrets_come_over_what_the_agent_has_and_not_over_what_is_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UV_INDEX_URL", "https://agent.test")
+    secrets = {
+        "UV_INDEX_URL": "https://team.test",
+        "PIP_EXTRA_INDEX_URL": "https://more.test",
+        "UV_PROJECT_ENVIRONMENT": "/elsewhere",
+        "NETRC": "machine x",
+    }
+    builder = environments._Builder(
+        Environment("none", "", {}), "python", tmp_path / "env", LaunchSettings(home=tmp_path), print, secrets
+    )
+    assert builder._env["UV_INDEX_URL"] == "https://team.test"
+    assert builder._env["UV_EXTRA_INDEX_URL"] == "https://more.test"
+    assert builder._env["UV_PROJECT_ENVIRONMENT"] == str(tmp_path / "env")
+    assert "NETRC" not in builder._env  # a path, known once the file is there

@@ -68,7 +68,7 @@ def environment_dockerfile(
         raise ValueError("A Dockerfile of the job's own is built as it is.")
     names = sorted(set(secrets))
     _check_secrets(names)
-    lines = [f"# Environment: {_comment(environment.reason)}", f"FROM {_reference(base)}", "USER 0"]
+    lines = [f"# Environment: {_comment(environment.reason)}", f"FROM {_reference(base)}", "USER 0:0"]
     if build.system_packages:
         lines += ["", "# System packages", _run([install_packages(sorted(set(build.system_packages)))])]
     if build.user != "root":
@@ -113,7 +113,7 @@ def code_dockerfile(environment_image: str, *, build: BuildSpec = NOTHING_SAID, 
         f"ENV PYTHONUNBUFFERED=1 {_PYTHONPATH}",
     ]
     # Numbers, not names: an image need not have names, and Kubernetes takes none as proof that a user is not root.
-    lines += ["USER 0"] if is_root else [f"ENV HOME={HOME}", f"USER {UID}"]
+    lines += ["USER 0:0"] if is_root else [f"ENV HOME={HOME}", f"USER {UID}"]
     return "\n".join(lines) + "\n"
 
 

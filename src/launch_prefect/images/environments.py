@@ -30,6 +30,7 @@ from launch_prefect.spec.build import BuildSpec
 
 _PASSED = frozenset(
     {
+        "CONDA_OVERRIDE_CUDA", "CONDA_OVERRIDE_GLIBC", "RATTLER_CACHE_DIR",
         "PIP_CERT", "PIP_DEFAULT_TIMEOUT", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_INDEX_URL", "PIP_NO_INDEX",
         "PIP_TRUSTED_HOST",
         "REQUESTS_CA_BUNDLE", "SSL_CERT_DIR", "SSL_CERT_FILE", "XDG_CACHE_HOME",

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any, Self
 from unittest import mock
 
+import certifi
 import psutil
 import yaml
 
@@ -120,6 +122,7 @@ class System:
     Args:
         queues: Its queues, as queue files have them.
         env: What its environment has besides this process's own, without anything of Prefect and of ours.
+        certificates: CA certificates that are trusted besides this machine's, by its agent and by whoever submits.
         command: What is started in place of `prefect-launch up`; gets the state folder and the port.
     """
 
@@ -128,6 +131,7 @@ class System:
         queues: Sequence[Mapping[str, Any]] = (),
         *,
         env: Mapping[str, str] | None = None,
+        certificates: Sequence[Path] = (),
         command: Callable[[Path, int], Sequence[str]] | None = None,
     ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="lp-", dir="/tmp"))  # short: sockets are made below it
@@ -136,8 +140,8 @@ class System:
         self.port = free_port()
         self.api_url = f"http://127.0.0.1:{self.port}/api"
         own = {"LAUNCH_HOME": str(self.home), "PREFECT_HOME": str(self.folder / "prefect"), "COLUMNS": "200"}
-        if bundle := os.environ.get("SSL_CERT_FILE"):
-            own["LAUNCH_CA_BUNDLE"] = bundle
+        if bundle := self._ca_bundle(certificates):
+            own["LAUNCH_CA_BUNDLE"] = str(bundle)
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "LAUNCH_"))}
         self.environment = inherited | own
         self._up_environment = self.environment | (env or {})
@@ -147,6 +151,16 @@ class System:
         self._command = list(command(self.home, self.port)) if command else default
         self._networks = _our_networks()
         self.up: Program | None = None
+
+    def _ca_bundle(self, certificates: Sequence[Path]) -> Path | None:
+        """This machine's CA certificates with further ones; None where nothing is to be said of them."""
+        own = os.environ.get("SSL_CERT_FILE")
+        if not certificates:
+            return Path(own) if own else None
+        machine = own or ssl.get_default_verify_paths().cafile or certifi.where()
+        bundle = self.folder / "certificates.pem"
+        bundle.write_text("\n".join(file.read_text() for file in (Path(machine), *certificates)))
+        return bundle
 
     def _queue_file(self, queue: Mapping[str, Any]) -> Path:
         file = self.folder / f"{queue['queue_name']}.yaml"
@@ -219,6 +233,19 @@ class System:
         assert code is None or done.code == code, done
         return done
 
+    def submit(self, queue: str, *words: str | Path, env: Mapping[str, str] | None = None) -> Run:
+        """Submit something from the command line."""
+        return Run.get(self.cli("submit", "-q", queue, "--json", *words, env=env).json["id"])
+
+    @contextmanager
+    def paused(self, queue: str) -> Iterator[None]:
+        """No run of a queue starts inside."""
+        Queue(queue).pause()
+        try:
+            yield
+        finally:
+            Queue(queue).resume()
+
     @contextmanager
     def background(self, *words: str | Path, env: Mapping[str, str] | None = None) -> Iterator[Program]:
         """A command that goes on beside the test, until its end or the test's."""
@@ -231,9 +258,10 @@ class System:
                 program.interrupt()
 
     @contextmanager
-    def agent(self, queue: str, *, env: Mapping[str, str] | None = None) -> Iterator[Program]:
-        """A further agent, of one queue."""
-        with self.background("agent", "-q", queue, "--name", f"agent of {queue}", env=env) as program:
+    def agent(self, *queues: str, name: str | None = None, env: Mapping[str, str] | None = None) -> Iterator[Program]:
+        """A further agent, of these queues."""
+        served = [word for queue in queues for word in ("-q", queue)]
+        with self.background("agent", *served, "--name", name or f"agent of {queues[0]}", env=env) as program:
             program.says("Serving", 60)
             yield program
             assert program.interrupt() == 0, program.text
@@ -267,6 +295,11 @@ def submit(queue: str, *words: str | float, **about: Any) -> Run:
 def texts(run: Run, stream: str = "stdout") -> list[str]:
     """The lines of one stream of a run's log."""
     return [line.text for line in run.logs() if line.stream == stream]
+
+
+def said(run: Run) -> str:
+    """What the agent has put into a run's log."""
+    return "\n".join(texts(run, "launch"))
 
 
 def explained(run: Run) -> str:

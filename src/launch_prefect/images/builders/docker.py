@@ -25,6 +25,7 @@ _CLIENT = (
 _VERTEX = re.compile(r"#(?P<number>\d+) (?:\d+\.\d+ )?(?P<text>.*)")
 _NOISE = re.compile(r"------| > \[|#\d+ (sha256:|\d+\.\d+ \[notice\]|transferring |\d+\.\d+\s*$)|\s*$")
 _SHOWN = 15
+_STEP_SHOWN = 240
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,16 +183,20 @@ class _Output:
     def take(self, line: str) -> None:
         if _NOISE.match(line):
             return
-        line = _without_settings(line)
-        self._log(line)
-        if not (match := _VERTEX.match(line)):
+        line = _for_people(line)
+        match = _VERTEX.match(line)
+        if match is None:
+            self._log(line)
             return
         number, text = match["number"], match["text"]
-        if text.startswith("ERROR: ") and line.startswith(f"#{number} ERROR"):
+        self._steps.setdefault(number, text)
+        failed = text.startswith("ERROR: ") and line.startswith(f"#{number} ERROR")
+        # What BuildKit does for itself is no step of the Dockerfile.
+        if failed or not self._steps[number].startswith("[internal]"):
+            self._log(line)
+        if failed:
             self.failed = number
-        elif number not in self._steps:
-            self._steps[number] = text
-        else:
+        elif self._steps[number] is not text:
             self._lines.setdefault(number, []).append(text)
 
     @property
@@ -204,10 +209,13 @@ class _Output:
         return "\n".join(self._lines.get(self.failed, [])[-_SHOWN:])
 
 
-def _without_settings(line: str) -> str:
-    """A line without the mounts and exports that our own RUN begins with: what it does is what counts."""
+def _for_people(line: str) -> str:
+    """A line without what our own RUN begins with, and no step told at such length that what it does is lost."""
     line = re.sub(r"--mount=type=(cache|secret),id=\S+\s+", "", line)
-    return re.sub(r"export PIP_BREAK.*?; fi\s+&& ", "", line)
+    line = re.sub(r"export PIP_BREAK.*?; fi\s+&& ", "", line)
+    line = re.sub(r"executor failed running \[.*\]: (?=exit code)", "", line)
+    step = re.match(r"#\d+ \[.*?\] RUN ", line)
+    return f"{line[:_STEP_SHOWN]} …" if step and len(line) > _STEP_SHOWN else line
 
 
 def _failure(ended: Ended, output: _Output, tag: str) -> LaunchError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from pathlib import Path
 
 import pytest
@@ -14,16 +13,10 @@ from launch_prefect.sources.git import GitCode, WorkTree, keep_patch, work_tree
 from launch_prefect.sources.snapshot import take
 from launch_prefect.sources.store import CodeStore
 from launch_prefect.spec import GitSource
+from tests.testbed.git_helpers import NOBODY
 from tests.testbed.git_servers import GitServers, HttpsServer, Repository, git
 
 pytest_plugins = ["tests.testbed.git_fixtures"]
-
-NOBODY = threading.Event()
-
-
-@pytest.fixture
-def settings(launch_home: Path, git_https: HttpsServer) -> LaunchSettings:
-    return LaunchSettings(home=launch_home, ca_bundle=git_https.certificate)
 
 
 @pytest.fixture
@@ -57,24 +50,29 @@ def change(repository: Repository) -> None:
     repository.git("add", "odd näme.txt", "run.sh", "link", "random.bin")
 
 
-def carried(tree: WorkTree, settings: LaunchSettings, into: Path) -> str:
+def carried(tree: WorkTree, git_settings: LaunchSettings, into: Path) -> str:
     """What an agent gets of a work tree; the digest of its files."""
-    store = CodeStore(settings.code_store_url)
+    store = CodeStore(git_settings.code_store_url)
     patch = keep_patch(tree.patch, store) if tree.patch else None
     source = GitSource(git=tree.url, commit=tree.commit, subdir=tree.subdir, patch=patch, store=store.url)
-    return GitCode(source, settings).fetch(into, log=print, stop=NOBODY)
+    return GitCode(source, git_settings).fetch(into, log=print, stop=NOBODY)
 
 
-def test_a_clean_work_tree(repository: Repository, settings: LaunchSettings, tmp_path: Path) -> None:
+def snapshot_of(repository: Repository, settings: LaunchSettings) -> str:
+    return take(repository.folder, CodeStore(settings.code_store_url)).digest
+
+
+def test_a_clean_work_tree(repository: Repository, git_settings: LaunchSettings, tmp_path: Path) -> None:
     tree = found(repository.folder)
     assert tree.commit == repository.git("rev-parse", "HEAD")
     assert (tree.branch, tree.subdir, tree.patch, tree.untracked, tree.unpushed) == ("main", None, b"", (), 0)
     assert (
-        carried(tree, settings, tmp_path / "into") == take(repository.folder, CodeStore(settings.code_store_url)).digest
+        carried(tree, git_settings, tmp_path / "into")
+        == take(repository.folder, CodeStore(git_settings.code_store_url)).digest
     )
 
 
-def test_all_changes_arrive(repository: Repository, settings: LaunchSettings, tmp_path: Path) -> None:
+def test_all_changes_arrive(repository: Repository, git_settings: LaunchSettings, tmp_path: Path) -> None:
     pushed = repository.git("rev-parse", "HEAD")
     change(repository)
     (repository.folder / "untracked.txt").write_text("u")
@@ -82,18 +80,19 @@ def test_all_changes_arrive(repository: Repository, settings: LaunchSettings, tm
     assert (tree.commit, tree.unpushed, tree.untracked) == (pushed, 2, ("untracked.txt",))
     (repository.folder / "untracked.txt").unlink()
     assert (
-        carried(tree, settings, tmp_path / "into") == take(repository.folder, CodeStore(settings.code_store_url)).digest
+        carried(tree, git_settings, tmp_path / "into")
+        == take(repository.folder, CodeStore(git_settings.code_store_url)).digest
     )
 
 
-def test_a_folder_of_it(repository: Repository, settings: LaunchSettings, tmp_path: Path) -> None:
+def test_a_folder_of_it(repository: Repository, git_settings: LaunchSettings, tmp_path: Path) -> None:
     change(repository)
     (repository.folder / "lib" / "untracked.txt").write_text("u")
     (repository.folder / "elsewhere.txt").write_text("u")
     tree = found(repository.folder / "lib")
     assert (tree.subdir, tree.untracked) == ("lib", ("untracked.txt",))
     assert b"print(3)" not in tree.patch, "changes elsewhere would make another image for nothing"
-    carried(tree, settings, tmp_path / "into")
+    carried(tree, git_settings, tmp_path / "into")
     assert {path.name for path in (tmp_path / "into").iterdir()} == {"data.txt", "new.txt"}
     assert (tmp_path / "into" / "data.txt").read_bytes() == b"one\r\nno end of line"
 
@@ -114,7 +113,7 @@ def test_its_users_configuration_changes_nothing(
     assert found(repository.folder).patch == plain
 
 
-def test_merged_history(repository: Repository, settings: LaunchSettings, tmp_path: Path) -> None:
+def test_merged_history(repository: Repository, git_settings: LaunchSettings, tmp_path: Path) -> None:
     repository.git("switch", "--quiet", "--create", "side")
     repository.commit({"side.txt": "s"}, push=None)
     repository.git("switch", "--quiet", "main")
@@ -123,7 +122,8 @@ def test_merged_history(repository: Repository, settings: LaunchSettings, tmp_pa
     tree = found(repository.folder)
     assert tree.unpushed == 3
     assert (
-        carried(tree, settings, tmp_path / "into") == take(repository.folder, CodeStore(settings.code_store_url)).digest
+        carried(tree, git_settings, tmp_path / "into")
+        == take(repository.folder, CodeStore(git_settings.code_store_url)).digest
     )
 
 
@@ -184,24 +184,24 @@ def test_credentials_in_a_remote_stay_here(url: str, public: str, dropped: bool,
     ],
 )
 def test_changes_with_a_secret_are_refused(
-    name: str, content: str, reason: str, repository: Repository, settings: LaunchSettings
+    name: str, content: str, reason: str, repository: Repository, git_settings: LaunchSettings
 ) -> None:
     repository.commit({name: content}, push=None)
-    store = CodeStore(settings.code_store_url)
+    store = CodeStore(git_settings.code_store_url)
     with pytest.raises(InvalidInput, match=reason):
         keep_patch(found(repository.folder).patch, store)
-    assert not list(settings.folder("code").iterdir())
+    assert not list(git_settings.folder("code").iterdir())
 
 
-def test_changes_that_do_not_fit(repository: Repository, settings: LaunchSettings, tmp_path: Path) -> None:
+def test_changes_that_do_not_fit(repository: Repository, git_settings: LaunchSettings, tmp_path: Path) -> None:
     change(repository)
     tree = found(repository.folder)
-    store = CodeStore(settings.code_store_url)
+    store = CodeStore(git_settings.code_store_url)
     source = GitSource(git=tree.url, commit=tree.commit, patch=keep_patch(b"nonsense\n", store), store=store.url)
     with pytest.raises(InvalidInput, match="changes do not fit commit"):
-        GitCode(source, settings).fetch(tmp_path / "into", log=print, stop=NOBODY)
+        GitCode(source, git_settings).fetch(tmp_path / "into", log=print, stop=NOBODY)
     outside = tree.patch.replace(b"b/train.py", b"b/../../train.py")
     source = source.model_copy(update={"patch": keep_patch(outside, store)})
     with pytest.raises(InvalidInput, match="changes do not fit commit"):
-        GitCode(source, settings).fetch(tmp_path / "into", log=print, stop=NOBODY)
+        GitCode(source, git_settings).fetch(tmp_path / "into", log=print, stop=NOBODY)
     assert list(tmp_path.iterdir()) == []

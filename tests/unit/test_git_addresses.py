@@ -116,7 +116,8 @@ def test_refs(ref: str) -> None:
 @pytest.mark.parametrize(
     "ref",
     [
-        "", "-x", "--upload-pack=x", "-", "main~1", "main^", "main^{tree}", "a..b", "a...b", ":/x", "main:x", "@", "@{u}",
+        "", "-x", "--upload-pack=x", "-", "main~1", "main^", "main^{tree}", "a..b", "a...b", ":/x", "main:x",
+        "@", "@{u}",
         "main@{1}", "a b", "a\nb", "a\x00b", "a\x7fb", "a\tb", "x?", "x*", "x[1]", "a\\b", "/a", "a/", "a//b", "a/.b",
         ".a", "a.", "a./b", "a.lock", "a.lock/b", "a\u202eb", "a\u200bb", "a\u00a0b", "a\ufeffb", "a\ud800b", "x" * 251,
         "+refs/heads/*:refs/heads/*", "a:b",

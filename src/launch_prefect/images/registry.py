@@ -335,7 +335,8 @@ class _Registry:
         return token
 
     def _check_safe(self, url: httpx.URL) -> None:
-        if url.scheme != "https" and not ecr.is_loopback(url.host):
+        # Who lists a registry as insecure has said that it is spoken to so, as in Docker's own configuration.
+        if url.scheme != "https" and not ecr.is_loopback(url.host) and not _is_insecure(self._image.registry):
             raise self._refused(f"it wants them at {url.scheme}://{url.host}, where others could read them")
 
     def _refused(self, reason: str) -> RegistryRefused:
@@ -380,7 +381,7 @@ def _challenge(header: str) -> tuple[str, dict[str, str]]:
 def _is_insecure(registry: str) -> bool:
     """Whether a registry is spoken to over http: on this machine, as Docker does, or where the operator says so."""
     host = registry if registry.endswith("]") else re.sub(r":\d+$", "", registry)
-    return ecr.is_loopback(host) or registry in getattr(get_settings(), "insecure_registries", ())
+    return ecr.is_loopback(host) or registry in get_settings().insecure_registries
 
 
 @lru_cache(maxsize=32)

@@ -168,9 +168,9 @@ class TestMirror:
         ):
             (mirror / left).write_text("half")
         git_https.reset()
-        before = mirror.stat().st_ino
+        (mirror / "mark").touch()
         assert "more.txt" in files(fetch(pinned.model_copy(update={"commit": newer})))
-        assert mirror.stat().st_ino == before, "what it held is not fetched again"
+        assert (mirror / "mark").exists(), "what it held is not fetched again"
         assert not list(mirror.rglob("*.lock"))
         assert not list(mirror.rglob("tmp_*"))
 

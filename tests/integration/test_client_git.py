@@ -19,6 +19,12 @@ from launch_prefect.client.api import connect
 from launch_prefect.client.needed import needed_code
 from launch_prefect.settings import get_settings
 from tests.testbed.git_servers import GitServers, HttpsServer, Repository
+from tests.testbed.registry import (  # noqa: F401 - fixtures
+    Registry,
+    basic_registry_fixture,
+    free_port,
+    open_registry_fixture,
+)
 
 if TYPE_CHECKING:
     from tests.integration.launching import Launch
@@ -133,14 +139,10 @@ def test_what_git_does_not_have_is_refused_and_nothing_is_made(
     on = queue()
     for words, says in (
         ((f"{url}@mian",), "Did you mean 'main'"),
-        ((url, "--subdir", "nowhere"), "nowhere"),
         ((url.replace("repository", "no-such"),), "no-such"),
         ((url, "--git-credentials", "secret/no-such-block"), "There is no block 'secret/no-such-block'"),
     ):
-        refused = launch("submit", "-q", on, *words, *PYTHON, env=trusting, code=None)
-        if says != "nowhere":  # the server does not say without a fetch; then the run does
-            assert refused.code == 2, refused.err
-            assert says in refused.err
+        assert says in launch("submit", "-q", on, *words, *PYTHON, env=trusting, code=2).err
     images_only = queue("--builder", "none")
     assert "builds no images" in launch("submit", "-q", images_only, url, *PYTHON, env=trusting, code=2).err
     assert launch("job", "list", "-q", images_only, "--json").json == []
@@ -399,3 +401,49 @@ def test_doctor_looks_at_git(launch: Launch, queue: Callable[..., str], tmp_path
         "message": "It is not installed: no job from git can be run here.",
         "mend": "Install git.",
     }
+
+
+def test_prune_removes_what_nobody_needs(
+    launch: Launch, queue: Callable[..., str], tmp_path: Path, environment: dict[str, str]
+) -> None:
+    on, home, no_engine = queue(), tmp_path / "home", f"unix://{tmp_path}/none.sock"
+    env = {"LAUNCH_HOME": str(home), "DOCKER_HOST": no_engine}
+    wanted, unwanted = (tmp_path / f"{name}-{uuid.uuid4().hex[:8]}" for name in ("wanted", "unwanted"))
+    for folder in (wanted, unwanted):
+        folder.mkdir()
+        (folder / "train.py").write_text(folder.name)
+        launch("job", "create", "code", folder, "-q", on, *PYTHON, env=env)
+    digest = launch("job", "show", unwanted.name, "--json").json["source"]["digest"]
+    launch("job", "delete", unwanted.name, "--yes")
+    kept = sorted((home / "code").glob("*.tar.gz"))
+    for file in kept:
+        os.utime(file, (1, 1))
+
+    assert launch("prune", "--json", env=env).json["removed"] == [], "there is room"
+    would = launch("prune", "--budget", "0", "--dry-run", "--json", env=env).json
+    assert [(each["kind"], each["name"]) for each in would["removed"]] == [("snapshot", digest)]
+    assert would["freed"] > 0
+    assert sorted((home / "code").glob("*.tar.gz")) == kept
+    done = launch("prune", "--budget", "0", env=env)
+    assert digest in done.out
+    assert "images are left alone" in done.err
+    assert len(list((home / "code").glob("*.tar.gz"))) == 1
+    assert "nothing to remove" in launch("prune", "--budget", "0", env=env).err
+    assert launch("prune", env=env | {"PREFECT_API_URL": "http://127.0.0.1:9/api"}, code=3)
+
+
+def test_doctor_asks_the_registry(
+    launch: Launch, queue: Callable[..., str], basic_registry: Registry, open_registry: Registry, tmp_path: Path
+) -> None:
+    def check(name: str) -> dict[str, str]:
+        env = {"DOCKER_CONFIG": str(tmp_path)}
+        found = launch("doctor", "-q", name, "--json", env=env, code=None).json["checks"]
+        return next(check for check in found if check["name"] == f"registry of {name}")
+
+    assert check(queue("--registry", f"{open_registry.address}/team"))["level"] == "ok"
+    refused = check(queue("--registry", f"{basic_registry.address}/team"))
+    assert refused["level"] == "problem"
+    assert "refuses" in refused["message"]
+    assert "docker login" in refused["mend"]
+    gone = check(queue("--registry", f"127.0.0.1:{free_port()}/team"))
+    assert "does not answer" in gone["message"]

@@ -349,6 +349,7 @@ def test_a_traceback_is_there_for_who_asks(monkeypatch: pytest.MonkeyPatch, caps
         (["queue", "create", "a", "-t", "docker", "--builder", "moon"], 'Choose from: "docker", "process", "none"'),
         (["up", "--port", "0"], "--port 0"),
         (["agent"], "requires an argument"),
+        (["prune", "--budget", "lots"], "--budget lots: write an amount"),
         (["agent", "-q", "a", "--max-jobs", "0"], "--max-jobs 0"),
     ],
 )

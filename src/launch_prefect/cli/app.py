@@ -20,6 +20,7 @@ from launch_prefect.cli import run as runs
 from launch_prefect.cli.agent import agent
 from launch_prefect.cli.doctor import doctor
 from launch_prefect.cli.output import out, show_error
+from launch_prefect.cli.prune import prune
 from launch_prefect.cli.submit import USAGE, submit
 from launch_prefect.cli.up import up
 from launch_prefect.errors import InvalidInput, LaunchError
@@ -48,6 +49,7 @@ app.command(queue.app)
 app.command(runs.app)
 app.command(agent)
 app.command(doctor)
+app.command(prune)
 
 
 @app.command(name="--install-completion")

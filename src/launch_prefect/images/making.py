@@ -160,7 +160,7 @@ class Making:
             with _secret_files(self._recipe.secrets, self._tools.settings) as secrets:
                 if environment.kind == "dockerfile":
                     folder = context / dockerfile.CODE
-                    text = (folder / str(environment.dockerfile)).read_text(encoding="utf-8")
+                    text = environment.files[str(environment.dockerfile)].decode("utf-8", errors="replace")
                     return await self._run(
                         folder / environment.context, text, planned.environment_name, labels, secrets
                     )

@@ -12,6 +12,7 @@ from launch_prefect import naming
 from launch_prefect.images import engine, locks
 from launch_prefect.images.builders.docker import DockerBuilder
 from launch_prefect.images.failures import Failures
+from launch_prefect.images.housekeeping.usage import Usage
 from launch_prefect.images.index import ImageIndex
 from launch_prefect.images.kept import Images
 from launch_prefect.images.making import Making, Tools
@@ -62,6 +63,7 @@ class ImageService:
         self._settings = settings
         self._index = ImageIndex(settings.folder("images", "index"))
         self._failures = Failures(settings.folder("images", "failures"))
+        self._usage = Usage(settings)
         self._lock = lock or locks.of_machine(settings.folder("images", "locks"))
         self.puller = Puller()
         self.slots = anyio.CapacityLimiter(max_builds or float("inf"))
@@ -95,6 +97,14 @@ class ImageService:
         runtime = f"sha256:{hashlib.sha256(module()).hexdigest()}"
         platform = recipe.platform if recipe.platform else await asyncio.to_thread(engine.platform)
         key = recipe.key(platform, runtime)
+        self._usage.used("snapshot", recipe.code.key)
+        image = await self._find_or_build(recipe, key, platform, runtime, log, on_build)
+        self._usage.used("image", image.id)
+        return image
+
+    async def _find_or_build(
+        self, recipe: Recipe, key: tuple[str, ...], platform: str, runtime: str, log: Log, on_build: OnBuild
+    ) -> Image:
         if not recipe.rebuild and (image := await asyncio.to_thread(self._known, recipe, key)):
             return image
 

@@ -18,7 +18,7 @@ from prefect.client.schemas.responses import DeploymentResponse, WorkerFlowRunRe
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_logger
-from prefect.states import Submitting
+from prefect.states import Pending
 from prefect.utilities.collections import batched_iterable
 from prefect.workers.base import BaseVariables, BaseWorker, BaseWorkerResult
 
@@ -241,8 +241,9 @@ class LaunchWorker(BaseWorker[C, V, R], abc.ABC, Generic[C, V, R]):  # ABC: Pref
         """
         reporter = Reporter(self.client, run.id)
         listed = self._listed_at
-        # The token tells two agents of one name apart.
-        mine: State[Any] = Submitting(message=f"Taken by {self.name} ({self._token}).")
+        # The token tells two agents of one name apart. By no other name is Pending refused after another Pending, such as
+        # the Building of the agent that was first.
+        mine: State[Any] = Pending(message=f"Taken by {self.name} ({self._token}).")
         try:
             state = await reporter.propose(mine)
             if state is None or (state.name, state.message) != (mine.name, mine.message):

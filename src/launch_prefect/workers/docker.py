@@ -23,6 +23,7 @@ from launch_prefect.workers.base import LaunchWorker
 from launch_prefect.workers.configuration import LaunchJobConfiguration
 from launch_prefect.workers.container import RunningContainer
 from launch_prefect.workers.engine_log import LOST
+from launch_prefect.workers.house import keep_house_for_ever
 from launch_prefect.workers.lifecycle import Say
 from launch_prefect.workers.threads import in_thread
 
@@ -82,6 +83,7 @@ class DockerLaunchWorker(LaunchWorker[DockerLaunchJobConfiguration, Any, DockerW
         await super().setup()
         lock = build_locks.of_server(self.client, holder=self.name, scope=_who_shares)
         self._images = ImageService(self.settings, lock=lock)
+        self._spawn(keep_house_for_ever(self.client, self.settings, engine=True), self._services)
 
     async def prepare(
         self, attempt: Attempt, configuration: Any, say: Say, on_build: Callable[[], Awaitable[None]]

@@ -22,6 +22,7 @@ from prefect.workers.process import (
 from launch_prefect.errors import InvalidInput
 from launch_prefect.images.environments import ProcessEnvironment, ensure_environment
 from launch_prefect.images.failures import Failures
+from launch_prefect.images.housekeeping import Usage
 from launch_prefect.images.kept import until_stopped
 from launch_prefect.runtime import folder as runtime_folder
 from launch_prefect.spec import ImageSource
@@ -29,6 +30,7 @@ from launch_prefect.workers import recipes
 from launch_prefect.workers.attempt import Attempt
 from launch_prefect.workers.base import LaunchWorker
 from launch_prefect.workers.configuration import LaunchJobConfiguration
+from launch_prefect.workers.house import keep_house_for_ever
 from launch_prefect.workers.lifecycle import Say
 from launch_prefect.workers.supervision import SupervisedProcess
 
@@ -59,6 +61,12 @@ class ProcessLaunchWorker(
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._failures = Failures(self.settings.folder("images", "failures"))
+        self._usage = Usage(self.settings)
+
+    async def setup(self) -> None:
+        """Connect, and keep house; images are the business of agents that have an engine."""
+        await super().setup()
+        self._spawn(keep_house_for_ever(self.client, self.settings, engine=False), self._services)
 
     async def prepare(
         self, attempt: Attempt, configuration: Any, say: Say, on_build: Callable[[], Awaitable[None]]
@@ -74,6 +82,7 @@ class ProcessLaunchWorker(
         folder = attempt.folder(self.settings)
         environment = await self._environment(attempt, configuration, folder / "code", say, on_build)
         (folder / IN_USE).write_text(str(environment.path))
+        self._usage.used("environment", environment.path.name)
         say(environment.reason)
         return environment
 
@@ -88,6 +97,7 @@ class ProcessLaunchWorker(
         self, attempt: Attempt, configuration: Any, code: Path, say: Say, on_build: Callable[[], Awaitable[None]]
     ) -> ProcessEnvironment:
         source = recipes.code_for(attempt, configuration, self.settings)
+        self._usage.used("snapshot", source.key)
         digest = await until_stopped(lambda stop: source.fetch(code, log=say, stop=stop))
 
         async def build() -> ProcessEnvironment:
@@ -139,10 +149,11 @@ class ProcessLaunchWorker(
 def _machine_environment(environment: ProcessEnvironment, code: Path, temporary: Path) -> dict[str, str]:
     """What a program needs to run on this machine at all; nothing of the agent's own environment."""
     home, user = _user()
+    is_conda = (environment.path / "conda-meta").is_dir()
     paths = [runtime_folder(), *([code / "src"] if (code / "src").is_dir() else [])]
     return {
         "PATH": f"{environment.bin}:{SYSTEM_PATH}",
-        "VIRTUAL_ENV": str(environment.path),
+        "CONDA_PREFIX" if is_conda else "VIRTUAL_ENV": str(environment.path),
         "PYTHONPATH": os.pathsep.join(map(str, paths)),
         "PYTHONUNBUFFERED": "1",
         "HOME": home,

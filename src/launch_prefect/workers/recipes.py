@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
+from urllib.parse import unquote
 
 from prefect.workers.base import BaseWorker
 from pydantic import SecretStr
@@ -24,6 +26,7 @@ from launch_prefect.workers.threads import in_thread
 def secrets_of(configuration: LaunchJobConfiguration) -> frozenset[str]:
     """Secret values of a run's build, source and registry, which must not be seen in any log."""
     values = [*build_secrets(configuration).values()]
+    values += [password for value in values for password in _passwords(value)]
     if configuration.git_credentials is not None:
         values += git_credentials(configuration).secrets
     values += _texts(configuration.builder.registry_credentials)
@@ -38,6 +41,12 @@ def _texts(value: Any) -> list[str]:
         for name, item in found.items()
         if isinstance(item, str | SecretStr) and any(word in name for word in ("password", "secret", "token"))
     ]
+
+
+def _passwords(value: str) -> list[str]:
+    """Passwords of addresses within a text, as they are written there and as they are meant."""
+    written = re.findall(r"://[^/@:\s]*:([^/@\s]+)@", value)
+    return [*written, *map(unquote, written)]
 
 
 def _plain(value: Any) -> str:

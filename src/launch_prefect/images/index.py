@@ -20,11 +20,13 @@ class Entry:
         image_key: Key of the image.
         base: Reference of the base image.
         base_id: Its id at that time.
+        reason: What its environment was made from, for the log.
     """
 
     image_key: str
     base: str
     base_id: str
+    reason: str = ""
 
 
 class ImageIndex:

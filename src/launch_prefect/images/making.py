@@ -147,7 +147,8 @@ class Making:
         kept = await self._images.find_or_make(
             planned.name, make, log=self._build.log, begin=self._build.begin, anew=recipe.rebuild
         )
-        return Made(kept, Entry(image_key, base, base_id), planned.name, _reason(environment, kept, any(installed)))
+        entry = Entry(image_key, base, base_id, environment.reason)
+        return Made(kept, entry, planned.name, _reason(environment, kept, any(installed)))
 
     async def _ensure_environment(self, context: Path, planned: _Plan) -> bool:
         """Make the image of the environment if it is not there; whether it was built."""
@@ -226,7 +227,7 @@ class Making:
 
 def _reason(environment: Environment, kept: Kept, installed: bool) -> str:
     if not kept.built:
-        return f"The image is here already ({environment.reason})."
+        return f"{environment.reason}: the image is here already."
     if environment.kind == "dockerfile":
         return f"{environment.reason}: built as it says."
     what = "environment built and code added" if installed else "environment kept, code added"

@@ -137,4 +137,4 @@ class ImageService:
         digest = engine.find_repo_digest(naming.repository(name), image) if image and recipe.registry else None
         if image is None or (recipe.registry and digest is None):
             return None
-        return Image(image, name, False, "The image is here already.", digest)
+        return Image(image, name, False, f"{entry.reason}: the image is here already.", digest)

@@ -66,7 +66,7 @@ class Run:
 
     @property
     def state(self) -> str:
-        """Name of its state when it was last read: Scheduled, Building, Submitting, Running, Completed, Failed, …."""
+        """Name of its state when it was last read: Scheduled, Pending, Building, Running, Completed, Failed, …."""
         return self._state.name or self._state.type.value.title()
 
     @property

@@ -241,8 +241,8 @@ class LaunchWorker(BaseWorker[C, V, R], abc.ABC, Generic[C, V, R]):  # ABC: Pref
         """
         reporter = Reporter(self.client, run.id)
         listed = self._listed_at
-        # The token tells two agents of one name apart. By no other name is Pending refused after another Pending, such as
-        # the Building of the agent that was first.
+        # The token tells two agents of one name apart. By no other name is Pending refused after another Pending, such
+        # as the Building of the agent that was first.
         mine: State[Any] = Pending(message=f"Taken by {self.name} ({self._token}).")
         try:
             state = await reporter.propose(mine)

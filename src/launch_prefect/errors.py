@@ -28,7 +28,7 @@ class LaunchError(Exception):
     def __init__(self, message: str, *, mend: str = "") -> None:
         self.message = message
         self.mend = mend
-        super().__init__(f"{message} {mend}".strip())
+        super().__init__(f"{message}{'' if message.endswith(chr(10)) else ' '}{mend}".strip())
 
 
 class InvalidInput(LaunchError):

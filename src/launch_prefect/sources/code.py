@@ -39,6 +39,7 @@ class Code(Protocol):
             InvalidInput: It is damaged, or holds what is not accepted.
             DiskFull: No space is left.
             Unreachable: The code store or the git server does not answer.
+            GivenUp: `stop` was set.
         """
 
 
@@ -79,4 +80,7 @@ def code_of(
         return GitCode(source, settings, credentials)
     if source.digest is None:
         raise InvalidInput(f"The code {source.code} has no digest.", mend="Submit the folder again.")
-    return SnapshotCode(source.digest, source.store or settings.code_store_url)
+    own = settings.code_store_url
+    # A source names its store without credentials; where that is this machine's own, its setting may have some.
+    url = own if source.store in (None, CodeStore(own).url) else str(source.store)
+    return SnapshotCode(source.digest, url)

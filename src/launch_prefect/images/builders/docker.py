@@ -23,7 +23,7 @@ _CLIENT = (
     "DOCKER_API_VERSION", "DOCKER_CERT_PATH", "DOCKER_CONFIG", "DOCKER_TLS", "DOCKER_TLS_VERIFY", "SSH_AUTH_SOCK",
 )  # fmt: skip
 _VERTEX = re.compile(r"#(?P<number>\d+) (?:\d+\.\d+ )?(?P<text>.*)")
-_NOISE = re.compile(r"------| > \[|#\d+ (sha256:|\d+\.\d+ \[notice\]|transferring |\d+\.\d+\s*$)|\s*$")
+_NOISE = re.compile(r"------| > \[|#\d+ (sha256:|\d+\.\d+ \[notice\]|transferring |\d+\.\d+\s*(?:━.*)?$)|\s*$")
 _SHOWN = 15
 _STEP_SHOWN = 240
 

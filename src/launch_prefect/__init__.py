@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from launch_prefect.client import Job, Queue, Run
     from launch_prefect.errors import LaunchError
-    from launch_prefect.spec import Resources
+    from launch_prefect.spec import BuilderSpec, BuildSpec, Resources
 
 __version__ = version("launch-prefect")
-__all__ = ["Job", "LaunchError", "Queue", "Resources", "Run", "__version__"]
+__all__ = ["BuildSpec", "BuilderSpec", "Job", "LaunchError", "Queue", "Resources", "Run", "__version__"]
 
 # Loaded when first used: importing Prefect takes a second, and `prefect-launch --help` needs none of it.
 _HOMES = {
@@ -20,6 +20,8 @@ _HOMES = {
     "Queue": "launch_prefect.client",
     "Run": "launch_prefect.client",
     "LaunchError": "launch_prefect.errors",
+    "BuildSpec": "launch_prefect.spec",
+    "BuilderSpec": "launch_prefect.spec",
     "Resources": "launch_prefect.spec",
 }
 

@@ -54,7 +54,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
             lines.append(f"{where}: unknown field; {hint}")
         else:
             message = problem["msg"].removeprefix("Value error, ")
-            lines.append(f"{where}: {message} (got {_shown(problem['input'])}).")
+            got = "" if _HOLDS_SECRETS.intersection(map(str, problem["loc"])) else f" (got {_shown(problem['input'])})"
+            lines.append(f"{where}: {message}{got}.")
     return " ".join(lines)
 
 
@@ -84,6 +85,8 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
     return [inner for argument in get_args(annotation) for inner in _models_in(argument)]
 
 
+# Fields that name a block: whoever writes the secret itself there must not find it in a log as well.
+_HOLDS_SECRETS = {"credentials", "registry_credentials", "secrets"}
 _CREDENTIALS = re.compile(r"//[^/@\s]*@")
 
 

@@ -89,10 +89,10 @@ def of_bug(error: Exception) -> State[None]:
 def of_error(error: LaunchError) -> State[None]:
     """The state of a run that an error stopped."""
     make = Failed if error.ending is Ending.FAILED else Crashed
-    mend = f" {error.mend}" if error.mend else ""
-    cause = str(error).removesuffix(mend)
+    mend = error.mend
+    cause = str(error).removesuffix(mend)  # with what stands between them
     if len(cause) + len(mend) > MESSAGE_LIMIT:  # the mend stays, whatever a tool has printed
-        cause = cause[: max(0, MESSAGE_LIMIT - len(mend) - 2)] + " …"
+        cause = cause[: max(0, MESSAGE_LIMIT - len(mend) - 3)] + " … "
     return make(message=(cause + mend)[:MESSAGE_LIMIT])
 
 

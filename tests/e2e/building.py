@@ -43,6 +43,8 @@ class Server:
             def do_GET(self) -> None:
                 owner.answer(self)
 
+            do_HEAD = do_GET
+
             def log_message(self, *_: object) -> None:
                 """Say nothing."""
 
@@ -137,7 +139,8 @@ def _send(request: BaseHTTPRequestHandler, body: bytes, status: int = 200) -> No
     request.send_header("Content-Type", "text/html")
     request.send_header("Content-Length", str(len(body)))
     request.end_headers()
-    request.wfile.write(body)
+    if request.command != "HEAD":
+        request.wfile.write(body)
 
 
 def _wheel() -> bytes:

@@ -40,6 +40,10 @@ _MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 _CACHE = "/var/cache/launch-prefect"  # where the cache of generated Dockerfiles is mounted; its id is launch-prefect
 
 
+class Failed(Exception):
+    """What was to be measured did not work; the message says what happened."""
+
+
 @dataclass(frozen=True, slots=True)
 class Caused:
     """What one run took and caused.
@@ -120,6 +124,7 @@ class Bench:
         proxy: The way to it that everybody uses.
         calls: What our agents have asked Docker's client for.
         env: What our agents have in their environment beside the system's own.
+        at_end: Takes what is to be done before the system ends.
     """
 
     folder: Path
@@ -131,6 +136,7 @@ class Bench:
     proxy: Proxy
     calls: Calls
     env: Mapping[str, str]
+    at_end: ExitStack
     _mounts: list[str] = field(default_factory=list)
 
     @property
@@ -169,12 +175,15 @@ class Bench:
         Args:
             which: A filter that only this container passes.
             since: A moment before.
+
+        Raises:
+            Failed: The engine does not know.
         """
         filters = {"event": "start", "type": "container", **which}
         events = self.engine.events(since=int(since) - 1, until=f"{time.time():.6f}", filters=filters, decode=True)
         found = [event["timeNano"] / 1e9 for event in events]
         if len(found) != 1:
-            raise SystemExit(f"The engine has {len(found)} records of the start of the container with {dict(which)}.")
+            raise Failed(f"The engine has {len(found)} records of the start of the container with {dict(which)}.")
         return float(found[0])
 
     def layers(self, image: str) -> dict[str, int]:
@@ -223,12 +232,12 @@ def ended(runs: Sequence[Run]) -> None:
     """Wait for runs.
 
     Raises:
-        SystemExit: Some did not complete.
+        Failed: Some did not complete.
     """
     for run in runs:
         run.wait(SECONDS_OF_A_RUN)
     if failed := [run for run in runs if not run.succeeded]:
-        raise SystemExit(f"{len(failed)} of {len(runs)} did not complete; the first: {failed[0]!r} {failed[0].message}")
+        raise Failed(f"{len(failed)} of {len(runs)} did not complete; the first: {failed[0]!r} {failed[0].message}")
 
 
 def secret_options() -> list[str]:
@@ -264,7 +273,7 @@ def running(base_image: str) -> Iterator[Bench]:
         os.environ["LAUNCH_CODE_STORE"] = env["LAUNCH_CODE_STORE"]
         stack.callback(os.environ.pop, "LAUNCH_CODE_STORE")
         get_settings.cache_clear()
-        bench = Bench(folder, base_image, client, engine, system, registry, proxy, calls, env)
+        bench = Bench(folder, base_image, client, engine, system, registry, proxy, calls, env, stack)
         stack.callback(bench.clean)
         yield bench
 

@@ -10,7 +10,7 @@ import time
 import uuid
 from pathlib import Path
 
-from build_ours import COMMAND, Bench, Folder, secret_options
+from build_ours import COMMAND, Bench, Failed, Folder, secret_options
 
 from launch_prefect.images.shell import CA_SECRET
 
@@ -61,9 +61,14 @@ class Plain:
         self._code = code
         self._cache = f"bench-{uuid.uuid4().hex}"  # empty for the first build, and kept for the next
         self._built: list[str] = []
+        bench.at_end.callback(self._clean)
 
     def build(self) -> float:
-        """Seconds that a build of the folder as it is now takes."""
+        """Seconds that a build of the folder as it is now takes.
+
+        Raises:
+            Failed: It cannot be built.
+        """
         context = _copied(self._bench, self._code, DOCKERFILE.format(base=self._bench.base_image, cache=self._cache))
         file = self._bench.folder / f"id-{uuid.uuid4().hex}"
         words = [*self._bench.client.command, "--quiet", "--iidfile", str(file), *secret_options(), str(context)]
@@ -74,11 +79,11 @@ class Plain:
         took = time.monotonic() - began
         shutil.rmtree(context)
         if done.returncode:
-            raise SystemExit(f"The plain Dockerfile could not be built:\n{done.stderr[-2000:]}")
+            raise Failed(f"The plain Dockerfile could not be built:\n{done.stderr[-2000:]}")
         self._built.append(file.read_text().strip())
         return took
 
-    def clean(self) -> None:
+    def _clean(self) -> None:
         """Remove its images, and what was downloaded for them."""
         self._bench.remove(self._built)
         self._bench.empty_cache(self._cache)
@@ -106,6 +111,7 @@ class Repo2Docker:
         self._bench = bench
         self._options = [f"--Repo2Docker.base_image={base_image}"] if base_image else []
         self._built: list[str] = []
+        bench.at_end.callback(self._clean)
         venv = bench.folder / "repo2docker"
         subprocess.run([sys.executable, "-m", "venv", venv], check=True)
         python = venv / "bin" / "python"
@@ -143,7 +149,7 @@ class Repo2Docker:
         self._built.append(name)
         return time.monotonic() - began
 
-    def clean(self) -> None:
+    def _clean(self) -> None:
         """Remove its images."""
         self._bench.remove(self._built)
 

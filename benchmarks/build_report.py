@@ -144,6 +144,11 @@ class Report:
             "1 and 1", holds, measured,
         )  # fmt: skip
 
+    def failed(self, name: str, reason: str) -> None:
+        """What was to be measured did not work."""
+        self._add(name, "", "", "it failed", "", False, {"reason": reason})
+        self.missing.append(f"{name}: {reason}")
+
     def _add(
         self, name: str, ours: str, beside: str, figure: str, must_be: str, holds: bool, measured: dict[str, Any]
     ) -> None:

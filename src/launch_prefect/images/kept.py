@@ -94,7 +94,8 @@ class Images:
             if not anew and (there := await self.find(name, log)):
                 return there  # somebody else has made it meanwhile
             # One that is here and not in the registry was built, and then not pushed.
-            image = None if anew else await asyncio.to_thread(engine.find, name)
+            pushes = self._address is not None
+            image = await asyncio.to_thread(engine.find, name) if pushes and not anew else None
             made = Kept(image) if image else Kept(await make(), built=True)
             if self._address is None:
                 return made

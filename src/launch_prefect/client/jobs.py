@@ -55,6 +55,7 @@ class Job:
         self._given = spec.source
         self._folder = folder
         self._deployed: dict[str, tuple[JobSpec, UUID]] = {}
+        self._registry_credentials: dict[str, str | None] = {}
 
     def __repr__(self) -> str:
         return f"Job({self.spec.name!r}, {self.spec.version})"
@@ -174,10 +175,13 @@ class Job:
         default = image.partition("@")[0].rpartition("/")[2].partition(":")[0]
         return cls(job_spec({"image": image}, command, options, name=default))
 
-    async def apin(self) -> JobSpec:
+    async def apin(self, registry_credentials: str | None = None) -> JobSpec:
         """Pin what the job runs: take the snapshot of its folder, find the commit or the image's digest.
 
         A job that the server knows is pinned already; of an image whose registry does not answer the name is kept.
+
+        Args:
+            registry_credentials: Block with the credentials of an image's registry, as `TYPE/NAME`: the queue's.
 
         Returns:
             The job as a queue keeps it.
@@ -189,10 +193,10 @@ class Job:
             DiskFull: The code store has no space.
             Unreachable: The code store, the git server or the Prefect API does not answer.
         """
-        self.spec = self.spec.model_copy(update={"source": await self._pinned()})
+        self.spec = self.spec.model_copy(update={"source": await self._pinned(registry_credentials)})
         return self.spec
 
-    async def _pinned(self) -> Source:
+    async def _pinned(self, registry_credentials: str | None) -> Source:
         source = self._given
         if self._folder is not None and isinstance(source, CodeSource):
             store = CodeStore(get_settings().code_store_url)
@@ -204,7 +208,7 @@ class Job:
         if isinstance(source, GitSource) and source.commit is None:
             return await pinning.pinned_git(source)
         if isinstance(source, ImageSource) and source.digest is None:
-            return await pinning.pinned_image(source)
+            return await pinning.pinned_image(source, registry_credentials)
         return source
 
     def _take(self, folder: Path, store: CodeStore) -> Snapshot:
@@ -226,7 +230,8 @@ class Job:
         if known is None:  # before anything is stored
             pool = await pools.read(client, queue)
             check_fits(self.spec, pool)
-        spec = await self.apin()
+            self._registry_credentials[queue] = pools.registry_credentials_of(pool)
+        spec = await self.apin(self._registry_credentials.get(queue))
         if known is not None and known[0] == spec:
             return known[1]
         deployment = await deploy(client, spec, queue)

@@ -107,10 +107,14 @@ async def block_value(client: PrefectClient, block: str) -> Any:
     return found.data["value"] if found.data.keys() == {"value"} else found.data
 
 
-async def pinned_image(source: ImageSource) -> ImageSource:
+async def pinned_image(source: ImageSource, credentials: str | None = None) -> ImageSource:
     """An image with the digest that its registry names now, or as it is where no answer comes in time.
 
     An id, and a name that only an engine knows, need no registry: nothing that goes wrong here is an error.
+
+    Args:
+        source: The image.
+        credentials: Block with the credentials of its registry, as `TYPE/NAME`.
     """
     if source.image.startswith("sha256:") or "@" in source.image:
         return source
@@ -121,7 +125,8 @@ async def pinned_image(source: ImageSource) -> ImageSource:
         if time.monotonic() < _silent.get(host, 0.0):
             return source
         with anyio.fail_after(IMAGE_SECONDS):
-            digest = await anyio.to_thread.run_sync(_find_digest, source.image, abandon_on_cancel=True)
+            block = await _value_of(credentials) if credentials else None
+            digest = await anyio.to_thread.run_sync(_find_digest, source.image, block, abandon_on_cancel=True)
     except (TimeoutError, Unreachable) as error:
         _silent[host] = time.monotonic() + _SILENT_SECONDS
         _log.debug("The image %s is not pinned: %s", source.image, error or "no answer in time")
@@ -134,7 +139,13 @@ async def pinned_image(source: ImageSource) -> ImageSource:
     return source
 
 
-def _find_digest(image: str) -> str | None:
+async def _value_of(block: str) -> Any:
+    async with connect() as client:
+        return await block_value(client, block)
+
+
+def _find_digest(image: str, block: Any) -> str | None:
     from launch_prefect.images import registry
 
-    return registry.find_digest(image, timeout=IMAGE_SECONDS)
+    credentials = None if block is None else registry.credentials_from(block, image)
+    return registry.find_digest(image, credentials, timeout=IMAGE_SECONDS)

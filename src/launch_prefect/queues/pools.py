@@ -80,6 +80,14 @@ def builder_of(pool: WorkPool) -> BuilderSpec:
     return BuilderSpec.parse(_defaults(pool).get("builder") or {}, what=f"The builder of the queue {pool.name!r}")
 
 
+def registry_credentials_of(pool: WorkPool) -> str | None:
+    """The block with a queue's credentials of registries, as `TYPE/NAME`; None where none can be read."""
+    try:
+        return builder_of(pool).registry_credentials
+    except InvalidInput:  # each of its runs says so
+        return None
+
+
 def base_image_of(pool: WorkPool) -> str | None:
     """Base image of generated Dockerfiles that a queue names, as its builder's or in its resource configuration."""
     said = _defaults(pool).get("base_image")

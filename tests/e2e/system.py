@@ -258,10 +258,17 @@ class System:
                 program.interrupt()
 
     @contextmanager
-    def agent(self, *queues: str, name: str | None = None, env: Mapping[str, str] | None = None) -> Iterator[Program]:
+    def agent(
+        self,
+        *queues: str,
+        name: str | None = None,
+        max_jobs: int | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> Iterator[Program]:
         """A further agent, of these queues."""
-        served = [word for queue in queues for word in ("-q", queue)]
-        with self.background("agent", *served, "--name", name or f"agent of {queues[0]}", env=env) as program:
+        words = [word for queue in queues for word in ("-q", queue)]
+        words += ["--max-jobs", str(max_jobs)] if max_jobs else []
+        with self.background("agent", *words, "--name", name or f"agent of {queues[0]}", env=env) as program:
             program.says("Serving", 60)
             yield program
             assert program.interrupt() == 0, program.text

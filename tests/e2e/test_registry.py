@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from docker import DockerClient
 
 END_SECONDS = 90
+RUNS = 20
+"""At once, of which either agent takes half."""
 MAIN = ("-E", "python main.py")
 
 
@@ -65,8 +67,8 @@ def registry_queues(
         system.cli("queue", "create", name, "--target", "docker", *words)
     other_home = {"LAUNCH_HOME": str(system.folder / "home-b"), "PREFECT_API_URL": system.api_url}
     with (
-        system.agent(made["of-a"], made["of-both"], made["private"], made["wrong"], name="agent a"),
-        system.agent(made["of-b"], made["of-both"], name="agent b", env=other_home),
+        system.agent(made["of-a"], made["of-both"], made["private"], made["wrong"], name="agent a", max_jobs=RUNS // 2),
+        system.agent(made["of-b"], made["of-both"], name="agent b", max_jobs=RUNS // 2, env=other_home),
     ):
         yield made
 
@@ -207,7 +209,7 @@ def test_many_runs_on_two_agents_build_once(
     with system.paused(queue):
         first = system.submit(queue, folder, *words)
         job = Job.get(first.job, queue=queue)
-        runs = [first, *(Queue(queue).submit(job) for _ in range(19))]
+        runs = [first, *(Queue(queue).submit(job) for _ in range(RUNS - 1))]
     until(lambda: {run.refresh().state for run in runs} == {"Building"}, "all of them wait for the build", 60)
     until(lambda: door.waiting(name), "the build's step", 30)
     assert len([process for process in processes_naming(f"{way.address}/team/") if process.name() == "docker"]) == 1

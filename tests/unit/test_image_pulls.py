@@ -146,6 +146,10 @@ def test_only_the_registry_itself_gets_the_credentials(
 
     class Client:
         api = property(lambda self: self)
+        api_version = "1.41"
+
+        def __init__(self, version: str | None = None) -> None:
+            pass
 
         def inspect_image(self, reference: str) -> dict[str, str]:
             return {"Id": NEW}

@@ -18,6 +18,8 @@ from launch_prefect.sources.disk import disk_full
 DEFAULT_HOST = "unix:///var/run/docker.sock"
 Credentials = registry.Credentials
 is_credentials_for = registry.is_credentials_for
+# API version by address: to ask for it each time would double the requests.
+_versions: dict[str, str] = {}
 
 
 def address() -> str:
@@ -48,6 +50,7 @@ def connected() -> Iterator[dockerpy.docker.DockerClient]:
     except (requests.exceptions.ConnectionError, requests.exceptions.Timeout):
         raise unreachable() from None
     except dockerpy.APIError as error:
+        _versions.pop(address(), None)  # an older engine may answer there by now
         raise LaunchError(f"The Docker engine at {address()} refuses: {error.explanation or error}.") from error
     except dockerpy.DockerException as error:
         raise unreachable() from error
@@ -57,10 +60,13 @@ def connected() -> Iterator[dockerpy.docker.DockerClient]:
 
 
 def _client() -> dockerpy.docker.DockerClient:
+    known = _versions.get(address())
     try:
-        return dockerpy.docker.from_env()
+        client = dockerpy.docker.from_env(version=known)
     except ValueError as error:  # it reads the credentials of all registries, and trips over one
         raise registry.unreadable_configuration(error) from None
+    _versions.setdefault(address(), client.api.api_version)
+    return client
 
 
 def platform() -> str:

@@ -64,6 +64,7 @@ class ImageService:
         self._index = ImageIndex(settings.folder("images", "index"))
         self._failures = Failures(settings.folder("images", "failures"))
         self._usage = Usage(settings)
+        self._platform: str | None = None
         self._lock = lock or locks.of_machine(settings.folder("images", "locks"))
         self.puller = Puller()
         self.slots = anyio.CapacityLimiter(max_builds or float("inf"))
@@ -95,7 +96,9 @@ class ImageService:
             LaunchError: There is no Docker client that can build.
         """
         runtime = f"sha256:{hashlib.sha256(module()).hexdigest()}"
-        platform = recipe.platform if recipe.platform else await asyncio.to_thread(engine.platform)
+        if self._platform is None:
+            self._platform = await asyncio.to_thread(engine.platform)
+        platform = recipe.platform or self._platform
         key = recipe.key(platform, runtime)
         self._usage.used("snapshot", recipe.code.key)
         image = await self._find_or_build(recipe, key, platform, runtime, log, on_build)

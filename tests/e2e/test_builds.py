@@ -8,6 +8,7 @@ import re
 import tarfile
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -189,19 +190,16 @@ def test_a_secret_that_a_build_prints(
 
 
 @pytest.fixture
-def long_run(system: System, docker_engine: DockerClient) -> Run:
-    """A run that has the queue `one` for itself."""
+def long_run(system: System, docker_engine: DockerClient) -> Iterator[Run]:
+    """A run that has the queue `one` for itself; no run of that queue goes on after the test."""
     run = submit("one", "sleep", 600)
     until(lambda: run.refresh().state == "Running", "the long run", END_SECONDS)
-    return run
-
-
-def _end(*runs: Run) -> None:
-    for run in runs:
-        if not run.refresh().is_final:
-            run.cancel()
-    for run in runs:
-        run.wait(30)
+    yield run
+    left = [other for other in Run.list(queue="one") if not other.is_final]
+    for other in left:
+        other.cancel()
+    for other in left:
+        other.wait(30)
 
 
 def _image_of(engine: DockerClient, job: str) -> Any:
@@ -223,7 +221,7 @@ def test_built_ahead_of_its_turn(
     system.cli("run", "cancel", str(dropped.id))
     until(lambda: not door.waiting(name), "the end of its build", 10)
     assert dropped.wait(10).state == "Cancelled"
-    _end(long_run)
+    long_run.cancel()
     waiting.wait(END_SECONDS)
     assert texts(waiting) == ["ran"], explained(waiting)
     assert said(waiting).count("Building image") == 1
@@ -275,7 +273,6 @@ def test_builds_wait_for_one_another(
     assert first not in [name for name in names if door.waiting(name)]
     door.open(second)
     until(lambda: all(_image_of(docker_engine, run.job) for run in runs), "both images", 60)
-    _end(long_run, *runs)
 
 
 # Refused early

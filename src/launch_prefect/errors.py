@@ -55,10 +55,21 @@ class RunFailed(LaunchError):
 
 
 class BuildFailed(LaunchError):
-    """An image or an environment could not be built from what the job says."""
+    """An image or an environment could not be built from what the job says.
+
+    Args:
+        message: See `LaunchError`.
+        mend: See `LaunchError`.
+        passing: Whether the same content may well be built the next time: after a time-out, or once the machine has
+            what it lacked.
+    """
 
     exit_code = 1
     ending = Ending.FAILED
+
+    def __init__(self, message: str, *, mend: str = "", passing: bool = False) -> None:
+        super().__init__(message, mend=mend)
+        self.passing = passing
 
 
 class ImageMissing(LaunchError):

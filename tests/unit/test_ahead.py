@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID, uuid4
@@ -55,12 +56,34 @@ class Host:
             base_job_template={"variables": {"properties": {"builder": builder}}},
         )
         self.builder = builder["default"]
-        self.client: Any = SimpleNamespace(read_flow_runs=self.read_flow_runs)
+        self.queues = {
+            name: SimpleNamespace(id=uuid4(), name=name, priority=priority, is_paused=False, concurrency_limit=None)
+            for name, priority in (("low", 4), ("high", 2))
+        }
+        self.of: dict[UUID, str] = {}
+        self.later: set[UUID] = set()
+        self.flows: set[UUID] = set()
+        self.served_queues: list[str] = []
+        self.client: Any = SimpleNamespace(read_flow_runs=self.read_flow_runs, read_work_queues=self.read_work_queues)
         self.lines: list[tuple[UUID, str]] = []
 
     async def read_flow_runs(self, *, limit: int, **filters: Any) -> list[Any]:
         self.asked += 1
-        return [SimpleNamespace(id=run) for run in self.waiting[:limit]]
+        soon = datetime.now(UTC) - timedelta(seconds=1)
+        return [
+            SimpleNamespace(
+                id=run,
+                work_queue_id=self.queues[self.of.get(run, "low")].id,
+                next_scheduled_start_time=soon + timedelta(days=run in self.later),
+            )
+            for run in self.waiting[:limit]
+        ]
+
+    async def read_work_queues(self, *, work_pool_name: str) -> list[Any]:
+        return list(self.queues.values())
+
+    async def command_runs(self, runs: list[Any]) -> list[Any]:
+        return [run for run in runs if run.id not in self.flows]
 
     def has_taken(self, run_id: UUID) -> bool:
         return run_id in self.taken
@@ -114,6 +137,28 @@ async def test_the_next_runs_are_built_for_in_order_and_each_once(queue: Any) ->
     assert host.built == [first]
     assert list(host.building) == [first, *host.waiting[:2]]
     assert host.cancelled == []
+
+
+async def test_the_next_are_those_that_will_start_next(queue: Any) -> None:
+    host, look = queue
+    tomorrow, flow, early, urgent, late = host.waiting = [uuid4() for _ in range(5)]
+    host.later, host.flows, host.of = {tomorrow}, {flow}, {urgent: "high"}
+    await look()
+    assert list(host.building) == [urgent, early]
+    assert late not in host.building
+
+
+async def test_work_queues_that_start_nothing_are_passed_over(queue: Any) -> None:
+    host, look = queue
+    paused, other = host.waiting = [uuid4(), uuid4()]
+    host.of = {paused: "high"}
+    host.queues["high"].is_paused = True
+    await look()
+    assert list(host.building) == [other]
+    host.queues["high"].is_paused, host.served_queues = False, ["high"]
+    await look()
+    assert host.cancelled == [other]
+    assert list(host.building) == [other, paused]
 
 
 async def test_a_run_that_is_cancelled_while_it_waits_is_not_built_for(queue: Any) -> None:

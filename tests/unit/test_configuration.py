@@ -8,9 +8,10 @@ import pytest
 from launch_prefect.errors import InvalidInput
 from launch_prefect.queues.pools import template_for
 from launch_prefect.spec import QueueSpec
-from launch_prefect.workers.configuration import LaunchJobConfiguration, merged_variables, secret_names, with_macros
+from launch_prefect.workers.configuration import LaunchJobConfiguration, run_variables, secret_names, with_macros
 from launch_prefect.workers.docker import DockerLaunchJobConfiguration
-from launch_prefect.workers.process import ProcessLaunchJobConfiguration
+from launch_prefect.workers.process import ProcessLaunchJobConfiguration, ProcessLaunchWorker
+from launch_prefect.workers.resolve import with_ours
 
 NO_CLIENT = MagicMock(name="nothing here asks the server")
 BLOCK = "{{ prefect.blocks.secret.api-key }}"
@@ -21,7 +22,7 @@ def template(target="docker", **resource_config):
 
 
 async def resolved(queue, job=None, run=None, kind=DockerLaunchJobConfiguration):
-    return await kind.from_template_and_values(queue, merged_variables(job, run), client=NO_CLIENT)
+    return await kind.from_template_and_values(queue, run_variables(job, run), client=NO_CLIENT)
 
 
 async def test_queue_job_and_run_merge_deeply_and_the_later_wins():
@@ -49,7 +50,7 @@ async def test_lists_replace():
     configuration = await resolved(queue, {"volumes": ["/job:/j"]}, {"networks": []})
     assert configuration.volumes == ["/job:/j"]
     assert configuration.networks == []
-    assert merged_variables({"volumes": ["a", "b"]}, {"volumes": ["c"]}) == {"volumes": ["c"]}
+    assert run_variables({"volumes": ["a", "b"]}, {"volumes": ["c"]}) == {"volumes": ["c"]}
 
 
 async def test_single_values_replace_and_a_queue_s_default_holds_where_nothing_is_said():
@@ -76,7 +77,7 @@ async def test_resources_of_none_are_none():
 async def test_merging_changes_none_of_its_inputs():
     queue, job = template(env={"A": "1"}), {"env": {"B": {"deep": [1]}}}
     before = copy.deepcopy((queue, job))
-    merged = merged_variables(job, {"env": {"C": "3"}})
+    merged = run_variables(job, {"env": {"C": "3"}})
     merged["env"]["B"]["deep"].append(2)
     await resolved(queue, {"env": {"B": "2"}, "resources": {"cpu": 1}})
     assert (queue, job) == before
@@ -102,7 +103,7 @@ def test_variables_from_blocks_are_secret_wherever_they_are_written():
     queue = template(env={"FROM_QUEUE": BLOCK, "PLAIN": "text"})
     job = {"env": {"FROM_JOB": BLOCK, "OTHER": "{{ prefect.variables.mode }}"}}
     run = {"env": {"FROM_RUN": BLOCK}}
-    assert secret_names(queue, merged_variables(job, run)) == {"FROM_QUEUE", "FROM_JOB", "FROM_RUN"}
+    assert secret_names(queue, run_variables(job, run)) == {"FROM_QUEUE", "FROM_JOB", "FROM_RUN"}
 
 
 def test_variables_from_blocks_are_secret_in_an_edited_template():
@@ -165,3 +166,27 @@ def test_resource_configuration_takes_the_run_macros() -> None:
 def test_a_queue_with_a_wrong_resource_configuration_is_refused(wrong: dict, says: str) -> None:
     with pytest.raises(InvalidInput, match=says):
         template_for(QueueSpec(queue_name="q", target="docker", resource_config=wrong))
+
+
+def test_a_run_that_carries_its_job_takes_nothing_of_what_its_job_says_now():
+    own = {"source": {"code": "x"}, "env": {"B": "2"}}
+    assert run_variables({"source": {"code": "y"}, "env": {"A": "1"}, "build": {"python": "3.9"}}, own) == own
+
+
+def test_a_run_made_elsewhere_has_its_own_over_those_of_its_job():
+    job = {"source": {"code": "y"}, "env": {"A": "1"}}
+    assert run_variables(job, {"env": {"B": "2"}}) == {"source": {"code": "y"}, "env": {"A": "1", "B": "2"}}
+
+
+def test_a_queue_of_an_older_version_takes_what_is_ours_and_not_what_was_taken_out():
+    old = ProcessLaunchWorker.get_default_base_job_template()
+    for name in ("build", "builder", "rebuild", "git_credentials", "working_dir"):
+        del old["variables"]["properties"][name]
+        del old["job_configuration"][name]
+    old["job_configuration"]["rebuild"] = False  # fixed by the queue's owner
+    new = with_ours(old, ProcessLaunchWorker)
+    assert new["job_configuration"]["build"] == "{{ build }}"
+    assert "git_credentials" in new["variables"]["properties"]
+    assert "rebuild" not in new["variables"]["properties"]
+    assert "working_dir" not in new["variables"]["properties"]
+    assert "build" not in old["variables"]["properties"]

@@ -12,11 +12,11 @@ from prefect.client.schemas.objects import StateType
 from prefect.states import Cancelling
 
 from launch_prefect.errors import BuildFailed, ImageMissing, InfrastructureLost, Unreachable
+from launch_prefect.redaction import MASK
 from launch_prefect.spec import ImageSource, Resources
 from launch_prefect.workers.attempt import Attempt
 from launch_prefect.workers.lifecycle import Lifecycle
 from launch_prefect.workers.outcome import Stopped
-from launch_prefect.workers.redaction import MASK
 from launch_prefect.workers.running import Chunk, Exit
 
 SECRET = "hunter2-hunter2"

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from launch_prefect.workers.redaction import MASK, Redactor
+from launch_prefect.redaction import MASK, Redactor
 
 
 def test_every_occurrence_is_masked_and_the_rest_stays():

@@ -80,6 +80,16 @@ def platform() -> str:
         return f"{version['Os']}/{version['Arch']}"
 
 
+def identity() -> str:
+    """What tells one engine from another.
+
+    Raises:
+        Unreachable: The engine does not answer.
+    """
+    with connected() as client:
+        return str(client.info()["ID"])
+
+
 def find(reference: str) -> str | None:
     """Id of an image that the engine has, `sha256:…`, or None.
 

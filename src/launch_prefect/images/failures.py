@@ -6,12 +6,13 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
 from launch_prefect.errors import BuildFailed
+from launch_prefect.redaction import Redactor, secret_parts
 
 Result = TypeVar("Result")
 
@@ -20,12 +21,17 @@ REMEMBERED_SECONDS = 3600
 
 # What passes: the same content may well be built the next time.
 _PASSING = re.compile(
-    r"temporary failure in name resolution|could not resolve|connection (?:reset|refused|timed out|aborted|broken)"
-    r"|network is unreachable|no route to host|timed? ?out|tls handshake|unexpected eof|incompleteread|broken pipe"
-    r"|50[0234] (?:server error|bad gateway|service|gateway)|too many requests|failed to fetch|newconnectionerror"
-    r"|error sending request|dns error|i/o timeout|502|503",
+    r"temporary failure in name resolution|could not resolve host|connection (?:reset|refused|timed out|aborted|broken)"
+    r"|network is unreachable|no route to host|\btimed[ -]out\b|tls handshake|unexpected eof|incompleteread"
+    r"|\b50[0234]:? (?:internal )?(?:server error|bad gateway|service (?:temporarily )?unavailable|gateway time)"
+    r"|too many requests|newconnectionerror|error sending request|dns error|i/o timeout",
     re.IGNORECASE,
 )
+
+
+def digest_of(secrets: Mapping[str, str]) -> str:
+    """What tells one set of secrets from another; only digests of it, with much else, are ever kept."""
+    return hashlib.sha256(json.dumps(dict(secrets), sort_keys=True).encode()).hexdigest()
 
 
 class Failures:
@@ -39,26 +45,34 @@ class Failures:
         self._folder = folder
 
     async def unless_failed(
-        self, key: tuple[str, ...], work: Callable[[], Awaitable[Result]], *, anyway: bool = False
+        self,
+        key: tuple[str, ...],
+        work: Callable[[], Awaitable[Result]],
+        *,
+        secrets: Mapping[str, str],
+        anyway: bool = False,
     ) -> Result:
         """Do something, unless the same has failed not long ago.
 
         Args:
             key: What it is done with.
             work: Does it.
+            secrets: What it is done with, too: with another secret it may succeed. None is kept.
             anyway: Do it all the same.
 
         Raises:
             BuildFailed: It failed, now or before; the message says which.
         """
+        key, redact = (*key, digest_of(secrets)), Redactor(secret_parts(secrets))
         if not anyway:
             self._refuse(key)
         try:
             result = await work()
         except BuildFailed as error:
-            if not _PASSING.search(error.message):
+            error = BuildFailed(redact(error.message), mend=redact(error.mend), passing=error.passing)
+            if not error.passing and not _PASSING.search(error.message):
                 self._remember(key, error)
-            raise
+            raise error from None
         self._file(key).unlink(missing_ok=True)
         return result
 
@@ -80,6 +94,7 @@ class Failures:
         with suppress(OSError):  # a disk that is full must not hide why the build failed
             file = self._file(key)
             part = file.with_suffix(f".{time.monotonic_ns()}.part")
+            part.touch(mode=0o600)
             part.write_text(json.dumps({"at": time.time(), "message": error.message}))
             part.replace(file)
 

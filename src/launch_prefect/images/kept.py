@@ -15,6 +15,8 @@ from launch_prefect.images.locks import BuildLock
 from launch_prefect.images.processes import Log
 
 Result = TypeVar("Result")
+STOP_SECONDS = 5.0
+"""How long something blocking is waited for that has been told to give up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +41,14 @@ class Images:
         address: The registry and folder that the names begin with; None for the engine alone.
         credentials: Of the registry.
         lock: Held while an image is built and pushed.
+        used: Told the id of each image that is found or made, so that house-keeping leaves it alone.
     """
 
-    def __init__(self, address: str | None, credentials: Credentials | None, lock: BuildLock) -> None:
+    def __init__(
+        self, address: str | None, credentials: Credentials | None, lock: BuildLock, *, used: Callable[[str], None]
+    ) -> None:
         self._address, self._credentials, self._lock = address, credentials, lock
+        self.used = used
 
     async def find(self, name: str, log: Log) -> Kept | None:
         """An image that is there: on the engine, else pulled from the registry.
@@ -87,6 +93,13 @@ class Images:
         Raises:
             LaunchError: See `find`, and what `make` raises.
         """
+        kept = await self._find_or_make(name, make, log, begin, anew)
+        self.used(kept.id)
+        return kept
+
+    async def _find_or_make(
+        self, name: str, make: Callable[[], Awaitable[str]], log: Log, begin: Callable[[], None], anew: bool
+    ) -> Kept:
         if not anew and (there := await self.find(name, log)):
             return there
         begin()
@@ -105,9 +118,15 @@ class Images:
 
 
 async def until_stopped(call: Callable[[threading.Event], Result]) -> Result:
-    """Call something blocking that takes an event which tells it to give up: set when this task is cancelled."""
+    """Call something blocking that takes an event which tells it to give up: set when this task is cancelled.
+
+    It is then waited for, so that nothing is written any more when the caller removes what was made.
+    """
     stop = threading.Event()
+    task = asyncio.ensure_future(asyncio.to_thread(call, stop))
     try:
-        return await asyncio.to_thread(call, stop)
-    finally:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
         stop.set()
+        await asyncio.wait({task}, timeout=STOP_SECONDS)
+        raise

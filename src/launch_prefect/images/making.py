@@ -29,6 +29,7 @@ from launch_prefect.sources.disk import needing_space
 
 LABEL_ENVIRONMENT = f"{naming.LABEL}.environment"
 LABEL_CODE = f"{naming.LABEL}.code"
+LABEL_SOURCE = f"{naming.LABEL}.source"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,7 @@ class Making:
     ) -> None:
         self._recipe, self._platform, self._runtime = recipe, platform, runtime
         self._tools, self._images, self._build = tools, images, build
+        self._foundation = ""
 
     async def make(self) -> Made:
         """Find the image, or build it.
@@ -175,6 +177,7 @@ class Making:
         kept = await self._images.find_or_make(
             planned.environment_name, make, log=self._build.log, begin=self._build.begin, anew=self._recipe.rebuild
         )
+        self._foundation = kept.id
         return kept.built
 
     async def _build_code(self, context: Path, planned: _Plan) -> str:
@@ -186,6 +189,7 @@ class Making:
             naming.LABEL: naming.LABEL_VERSION,
             naming.LABEL_JOB: self._recipe.job,
             LABEL_CODE: planned.code,
+            LABEL_SOURCE: self._recipe.code.key,
             LABEL_ENVIRONMENT: planned.environment_key,
         }
         return await self._run(context, text, planned.name, labels, {})
@@ -193,6 +197,8 @@ class Making:
     async def _run(self, context: Path, text: str, name: str, labels: dict[str, str], secrets: dict[str, Path]) -> str:
         timeout = self._recipe.timeout
         async with self._slot():
+            if self._foundation:  # after a long wait; house-keeping sees nothing that stands on it yet
+                self._images.used(self._foundation)
             try:
                 async with asyncio.timeout(timeout):
                     return await self._tools.builder.build(
@@ -210,6 +216,7 @@ class Making:
                 raise BuildFailed(
                     f"The image {name} was not built within {timeout:g} s, and the build was stopped.",
                     mend="Set builder.timeout of the queue (in seconds), or install less.",
+                    passing=True,
                 ) from None
 
     @asynccontextmanager

@@ -11,7 +11,7 @@ import anyio
 from launch_prefect import naming
 from launch_prefect.images import engine, locks
 from launch_prefect.images.builders.docker import DockerBuilder
-from launch_prefect.images.failures import Failures
+from launch_prefect.images.failures import Failures, digest_of
 from launch_prefect.images.housekeeping.usage import Usage
 from launch_prefect.images.index import ImageIndex
 from launch_prefect.images.kept import Images
@@ -102,8 +102,11 @@ class ImageService:
         key = recipe.key(platform, runtime)
         self._usage.used("snapshot", recipe.code.key)
         image = await self._find_or_build(recipe, key, platform, runtime, log, on_build)
-        self._usage.used("image", image.id)
+        self._used(image.id)
         return image
+
+    def _used(self, image: str) -> None:
+        self._usage.used("image", image)
 
     async def _find_or_build(
         self, recipe: Recipe, key: tuple[str, ...], platform: str, runtime: str, log: Log, on_build: OnBuild
@@ -117,14 +120,15 @@ class ImageService:
                 platform=platform,
                 runtime=runtime,
                 tools=self._tools,
-                images=Images(recipe.registry, recipe.credentials, self._lock),
+                images=Images(recipe.registry, recipe.credentials, self._lock, used=self._used),
                 build=build,
             )
-            made = await self._failures.unless_failed(key, making.make, anyway=recipe.rebuild)
+            made = await self._failures.unless_failed(key, making.make, secrets=recipe.secrets, anyway=recipe.rebuild)
             await asyncio.to_thread(self._index.put, made.entry, *key)
             return Image(made.kept.id, made.name, made.kept.built, made.reason, made.kept.digest)
 
-        together = "\n".join([recipe.job, str(recipe.rebuild), *key])
+        # Who has other secrets shares no lines of a log in which those would not be masked.
+        together = "\n".join([recipe.job, str(recipe.rebuild), digest_of(recipe.secrets), *key])
         return await self._builds.run(together, work, log=log, on_build=on_build)
 
     def _known(self, recipe: Recipe, key: tuple[str, ...]) -> Image | None:

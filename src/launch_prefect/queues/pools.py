@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import httpx
@@ -110,15 +110,22 @@ def _updated(pool: WorkPool, spec: QueueSpec) -> dict[str, Any]:
         template = fresh
     else:
         template = copy.deepcopy(pool.base_job_template)
-        _complete(template, fresh)
+        complete(template, fresh)
     _put_builder(template, spec.builder if "builder" in spec.model_fields_set else builder_of(pool))
     return template
 
 
-def _complete(template: dict[str, Any], fresh: Mapping[str, Any]) -> None:
-    """Add the variables that a queue lacks because an older version of ours has made it."""
+def complete(template: dict[str, Any], fresh: Mapping[str, Any], *, only: Collection[str] | None = None) -> None:
+    """Add the variables that a queue lacks because an older version of ours has made it.
+
+    Args:
+        template: The queue's template; it is changed.
+        fresh: The template that its target has now.
+        only: Names that may be added; None for all.
+    """
     variables, known = template.setdefault("variables", {}), fresh["variables"]
     missing = known["properties"].keys() - variables.setdefault("properties", {}).keys()
+    missing = missing if only is None else missing.intersection(only)
     for name in missing:
         variables["properties"][name] = known["properties"][name]
         if name in fresh["job_configuration"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
@@ -22,14 +23,16 @@ from prefect.logging import get_logger
 from pydantic import ValidationError
 
 from launch_prefect.errors import LaunchError
+from launch_prefect.redaction import Redactor
 from launch_prefect.spec import BuilderSpec
 from launch_prefect.workers.attempt import Attempt
 from launch_prefect.workers.configuration import ResolvedBuilder
 from launch_prefect.workers.lifecycle import AGENT_LOGGER, Say
 from launch_prefect.workers.logs import LogShipper, now
-from launch_prefect.workers.redaction import Redactor
 from launch_prefect.workers.reporting import until_answered
 
+SEEN = 100
+"""How many of the runs that wait are looked at."""
 log = get_logger("launch.ahead")
 
 
@@ -44,11 +47,18 @@ class Host(Protocol):
     def work_pool(self) -> WorkPool:
         """The pool that it serves."""
 
+    @property
+    def served_queues(self) -> list[str]:
+        """The work queues that it was told to serve; none means all."""
+
     def has_taken(self, run_id: UUID) -> bool:
         """Whether it carries out a run itself by now."""
 
+    async def command_runs(self, runs: list[FlowRun]) -> list[FlowRun]:
+        """Those of the runs that are of command jobs."""
+
     async def resolved(self, runs: list[FlowRun]) -> list[tuple[Attempt, Any]]:
-        """The attempts and configurations of those of the runs that are command jobs and can be resolved."""
+        """The attempts and configurations of those of the runs of command jobs that can be resolved."""
 
     async def prepare_ahead(
         self, attempt: Attempt, configuration: Any, say: Say, on_build: Callable[[], Awaitable[None]]
@@ -87,11 +97,11 @@ class Ahead:
             await self._stop(list(self._tasks))
 
     async def _follow(self) -> None:
-        waiting = await until_answered(self._next) if (count := self._count()) else []
-        ids = {run.id for run in waiting[:count]}
+        head = await until_answered(functools.partial(self._next, count)) if (count := self._count()) else []
+        ids = {run.id for run in head}
         # Cancelled, or taken by another agent; what is taken here goes on, and the run itself joins it.
         await self._stop([i for i in self._tasks if i not in ids and not self._host.has_taken(i)])
-        new = [run for run in waiting[:count] if run.id not in self._tasks and not self._host.has_taken(run.id)]
+        new = [run for run in head if run.id not in self._tasks and not self._host.has_taken(run.id)]
         for attempt, configuration in await self._host.resolved(new) if new else []:
             task = asyncio.get_running_loop().create_task(self._build(attempt, configuration))
             self._tasks[attempt.run_id] = task
@@ -107,15 +117,33 @@ class Ahead:
         except ValidationError:  # each run of this queue will say so
             return BuilderSpec().ahead
 
-    async def _next(self) -> list[FlowRun]:
-        return await self._host.client.read_flow_runs(
-            work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[self._host.work_pool.name])),
-            flow_run_filter=FlowRunFilter(
-                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED]))
-            ),
+    async def _next(self, count: int) -> list[FlowRun]:
+        """The next runs, as they will start: the server's own list of them is empty while the limit is reached."""
+        pool = self._host.work_pool.name
+        queues = {queue.id: queue for queue in await self._host.client.read_work_queues(work_pool_name=pool)}
+        served = self._host.served_queues
+        scheduled = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED]))
+        runs = await self._host.client.read_flow_runs(
+            work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])),
+            flow_run_filter=FlowRunFilter(state=scheduled),
             sort=FlowRunSort.NEXT_SCHEDULED_START_TIME_ASC,
-            limit=self._count(),
+            limit=SEEN,
         )
+        due = []
+        for run in runs:
+            queue = queues.get(run.work_queue_id) if run.work_queue_id else None
+            start = run.next_scheduled_start_time
+            if (
+                queue is None
+                or queue.is_paused
+                or queue.concurrency_limit == 0
+                or (start is not None and start > now())
+            ):
+                continue
+            if not served or queue.name in served:
+                due.append((queue.priority or 1, run))
+        ordered = [run for _, run in sorted(due, key=lambda found: found[0])]  # stable: then by their time
+        return (await self._host.command_runs(ordered))[:count]
 
     async def _build(self, attempt: Attempt, configuration: Any) -> None:
         redact = Redactor(attempt.secrets)

@@ -36,6 +36,7 @@ from launch_prefect.workers.outcome import Stopped
 from launch_prefect.workers.reporting import Reporter, until_answered
 from launch_prefect.workers.resolve import resolve
 from launch_prefect.workers.running import Running
+from launch_prefect.workers.threads import widen
 
 CHECK_SECONDS = 5
 """How often runs in progress are compared with the server, in one request, in case an event was lost."""
@@ -106,6 +107,7 @@ class LaunchWorker(BaseWorker[C, V, R], abc.ABC, Generic[C, V, R]):  # ABC: Pref
 
     async def setup(self) -> None:
         """Connect, and start what serves all runs of this worker."""
+        widen()
         await super().setup()
         self._shipper = LogShipper(self.client)
         self._ahead = Ahead(self, self._shipper)
@@ -298,15 +300,24 @@ class LaunchWorker(BaseWorker[C, V, R], abc.ABC, Generic[C, V, R]):  # ABC: Pref
         """Whether this worker carries out a run."""
         return run_id in self._in_progress
 
+    @property
+    def served_queues(self) -> list[str]:
+        """The work queues that this worker was told to serve; none means all."""
+        return _prefect.work_queue_names(self)
+
+    async def command_runs(self, runs: list[FlowRun]) -> list[FlowRun]:
+        """Those of the runs that are of command jobs."""
+        known = await self._known.deployments(runs)
+        return [run for run in runs if run.deployment_id in known and known[run.deployment_id].entrypoint is None]
+
     async def resolved(self, runs: list[FlowRun]) -> list[tuple[Attempt, Any]]:
-        """The attempts and configurations of those of the runs that are command jobs and can be resolved."""
-        deployments = await self._known.deployments(runs)
+        """The attempts and configurations of those of the runs of command jobs that can be resolved."""
+        known = await self._known.deployments(runs)
         found = []
         for run in runs:
-            deployment = deployments.get(run.deployment_id) if run.deployment_id else None
-            if deployment is not None and deployment.entrypoint is None:
+            if run.deployment_id in known:
                 with suppress(LaunchError):  # it says so itself when it is its turn
-                    found.append(await self._resolve(run, deployment))
+                    found.append(await self._resolve(run, known[run.deployment_id]))
         return found
 
     # What serves all runs

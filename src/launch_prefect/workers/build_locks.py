@@ -46,14 +46,15 @@ def of_server(client: PrefectClient, *, holder: str, scope: Callable[[str], Awai
     async def lock(name: str) -> AsyncIterator[None]:
         key = f"launch-build-{hashlib.sha256(f'{await scope(name)} {name}'.encode()).hexdigest()[:40]}"
         held = _Held(client, key, {"image": name, "agent": holder, "token": uuid4().hex})
-        await held.acquire()
-        renewing = asyncio.ensure_future(held.renew())
+        renewing: asyncio.Future[None] | None = None
         try:
+            await held.acquire()  # cancelled, it may be ours without our knowing
+            renewing = asyncio.ensure_future(held.renew())
             yield
         finally:
-            renewing.cancel()
-            with suppress(asyncio.CancelledError):
-                await renewing
+            if renewing:
+                renewing.cancel()
+                await asyncio.wait({renewing})
             await asyncio.shield(held.release())
 
     return lock

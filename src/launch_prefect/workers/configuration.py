@@ -165,9 +165,14 @@ def _filled(value: Any, values: Mapping[str, str]) -> Any:
     return value
 
 
-def merged_variables(deployment: Mapping[str, Any] | None, run: Mapping[str, Any] | None) -> dict[str, Any]:
-    """A run's own job variables over its deployment's, merged deeply."""
-    return deep_merge(copy.deepcopy(dict(deployment or {})), copy.deepcopy(dict(run or {})))
+def run_variables(deployment: Mapping[str, Any] | None, run: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The job variables that count for a run.
+
+    A run that we submitted carries all that its job said then, and what its job says now is not asked. One that was
+    made elsewhere, such as in the Prefect UI, has its own over its deployment's, merged deeply.
+    """
+    own = copy.deepcopy(dict(run or {}))
+    return own if "source" in own else deep_merge(copy.deepcopy(dict(deployment or {})), own)
 
 
 def secret_names(base_job_template: Mapping[str, Any], values: Mapping[str, Any]) -> set[str]:

@@ -146,11 +146,7 @@ async def _who_shares(name: str) -> str:
     """Who sees an image of a name: all agents, where a registry keeps it, else those of one engine."""
     if not name.startswith(f"{naming.IMAGE_REPOSITORY}/"):
         return ""
-    client = await in_thread(connect)
-    try:
-        return str((await in_thread(client.info))["ID"])
-    finally:
-        client.close()
+    return await in_thread(engine.identity)
 
 
 def _digest(reference: str, image: str) -> str | None:

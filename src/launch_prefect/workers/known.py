@@ -31,13 +31,14 @@ class Known:
     async def deployments(self, runs: Sequence[FlowRun]) -> dict[UUID, DeploymentResponse]:
         """All deployments and flow names of a poll in at most two requests, and mostly none.
 
-        A run that we submitted carries its own copy of what its job says, so an older reading of its deployment does.
+        A run that we submitted carries its own copy of what its job said, so for it an older reading of the deployment
+        does, and even one that has been deleted since.
 
         Args:
             runs: The runs.
 
         Returns:
-            Their deployments by id; one that has been deleted is left out.
+            Their deployments by id.
         """
         if unnamed := {run.flow_id for run in runs} - self._jobs.keys():
             flows = await self._client().read_flows(

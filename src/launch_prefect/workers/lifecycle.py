@@ -20,12 +20,12 @@ from prefect.states import Cancelled, Pending
 from prefect.states import Running as RunningState
 
 from launch_prefect.errors import DiskFull, LaunchError
+from launch_prefect.redaction import Redactor
 from launch_prefect.workers import outcome
 from launch_prefect.workers.attempt import Attempt
 from launch_prefect.workers.lines import Line, LineAssembler
 from launch_prefect.workers.logs import LogShipper, now
 from launch_prefect.workers.outcome import Stopped
-from launch_prefect.workers.redaction import Redactor
 from launch_prefect.workers.reporting import Reporter
 from launch_prefect.workers.running import Exit, Running
 

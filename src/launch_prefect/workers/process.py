@@ -100,6 +100,8 @@ class ProcessLaunchWorker(
         self._usage.used("snapshot", source.key)
         digest = await until_stopped(lambda stop: source.fetch(code, log=say, stop=stop))
 
+        secrets, rebuild = recipes.build_secrets(configuration), recipes.rebuilds(attempt, configuration)
+
         async def build() -> ProcessEnvironment:
             return await ensure_environment(
                 code,
@@ -109,14 +111,14 @@ class ProcessLaunchWorker(
                 on_build=on_build,
                 build=configuration.build,
                 command=attempt.command,
-                secrets=recipes.build_secrets(configuration),
-                rebuild=configuration.rebuild,
+                secrets=secrets,
+                rebuild=rebuild,
                 timeout=configuration.builder.timeout,
             )
 
         said = configuration.build.model_dump_json(exclude={"secrets"}, exclude_defaults=True)
         key = ("environment", digest, said)
-        return await self._failures.unless_failed(key, build, anyway=configuration.rebuild)
+        return await self._failures.unless_failed(key, build, secrets=secrets, anyway=rebuild)
 
     async def start_attempt(
         self, attempt: Attempt, configuration: ProcessLaunchJobConfiguration, prepared: ProcessEnvironment

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
-from urllib.parse import unquote
 
 from prefect.workers.base import BaseWorker
 from pydantic import SecretStr
@@ -14,6 +12,7 @@ from launch_prefect.errors import InvalidInput
 from launch_prefect.images import registry
 from launch_prefect.images.engine import Credentials
 from launch_prefect.images.recipe import Recipe
+from launch_prefect.redaction import secret_parts
 from launch_prefect.settings import LaunchSettings
 from launch_prefect.sources.code import Code, code_of
 from launch_prefect.sources.git import GitCredentials, credentials_from
@@ -25,8 +24,7 @@ from launch_prefect.workers.threads import in_thread
 
 def secrets_of(configuration: LaunchJobConfiguration) -> frozenset[str]:
     """Secret values of a run's build, source and registry, which must not be seen in any log."""
-    values = [*build_secrets(configuration).values()]
-    values += [password for value in values for password in _passwords(value)]
+    values = secret_parts(build_secrets(configuration))
     if configuration.git_credentials is not None:
         values += git_credentials(configuration).secrets
     values += _texts(configuration.builder.registry_credentials)
@@ -41,12 +39,6 @@ def _texts(value: Any) -> list[str]:
         for name, item in found.items()
         if isinstance(item, str | SecretStr) and any(word in name for word in ("password", "secret", "token"))
     ]
-
-
-def _passwords(value: str) -> list[str]:
-    """Passwords of addresses within a text, as they are written there and as they are meant."""
-    written = re.findall(r"://[^/@:\s]*:([^/@\s]+)@", value)
-    return [*written, *map(unquote, written)]
 
 
 def _plain(value: Any) -> str:
@@ -99,6 +91,11 @@ async def registry_credentials(configuration: LaunchJobConfiguration, reference:
     return None if given is None else await in_thread(registry.credentials_from, given, reference)
 
 
+def rebuilds(attempt: Attempt, configuration: LaunchJobConfiguration) -> bool:
+    """Whether an attempt builds anew: a later one finds what the first has built."""
+    return configuration.rebuild and attempt.number == 1
+
+
 async def recipe_for(
     worker: BaseWorker[Any, Any, Any], attempt: Attempt, configuration: Any, settings: LaunchSettings
 ) -> Recipe:
@@ -126,6 +123,7 @@ async def recipe_for(
         )
     address = builder.registry
     base = configuration.build.base_image or builder.base_image or configuration.base_image or settings.base_image
+    pulled = f"{address}/image" if address else base.replace("{python}", "3")
     return Recipe(
         job=attempt.job,
         code=code_for(attempt, configuration, settings),
@@ -134,8 +132,8 @@ async def recipe_for(
         base_image=base,
         platform=builder.platform,
         registry=address,
-        credentials=await registry_credentials(configuration, f"{address}/image" if address else base),
+        credentials=await registry_credentials(configuration, pulled),
         secrets=build_secrets(configuration),
-        rebuild=configuration.rebuild,
+        rebuild=rebuilds(attempt, configuration),
         timeout=builder.timeout,
     )

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from typing import Any
 
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import ObjectNotFound
-from prefect.workers.base import BaseWorker
+from prefect.workers.base import BaseJobConfiguration, BaseWorker
 
 from launch_prefect.errors import InvalidInput
+from launch_prefect.queues import pools
 from launch_prefect.workers.attempt import Attempt, environment_from, source_from, words_from
-from launch_prefect.workers.configuration import LaunchJobConfiguration, merged_variables, secret_names
+from launch_prefect.workers.configuration import LaunchJobConfiguration, run_variables, secret_names
 from launch_prefect.workers.recipes import secrets_of
 
 
@@ -33,8 +36,8 @@ async def resolve(
     Raises:
         InvalidInput: What the run, its job or its queue say cannot be used.
     """
-    variables = merged_variables(deployment.job_variables, run.job_variables)
-    template = worker.work_pool.base_job_template
+    variables = run_variables(deployment.job_variables, run.job_variables)
+    template = with_ours(worker.work_pool.base_job_template, type(worker))
     try:
         configuration: LaunchJobConfiguration = await worker.job_configuration.from_template_and_values(
             template, variables, client=worker.client
@@ -69,6 +72,23 @@ async def resolve(
         stop_grace=configuration.stop_grace,
     )
     return attempt, configuration
+
+
+@functools.cache
+def _own_template(worker: type[BaseWorker[Any, Any, Any]]) -> dict[str, Any]:
+    return worker.get_default_base_job_template()
+
+
+def with_ours(template: dict[str, Any], worker: type[BaseWorker[Any, Any, Any]]) -> dict[str, Any]:
+    """A queue's template with the variables of ours that it lacks: an older version made it, or somebody by hand.
+
+    What the queue's owner took out of Prefect's own stays out.
+    """
+    ours = LaunchJobConfiguration.model_fields.keys() - BaseJobConfiguration.model_fields.keys()
+    fixed = template.get("job_configuration", {}).keys()
+    template = copy.deepcopy(template)
+    pools.complete(template, _own_template(worker), only=ours - fixed)
+    return template
 
 
 def _in_order(config: dict[str, Any], deployment: DeploymentResponse) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -177,7 +178,7 @@ class _Output:
     def __init__(self, log: Log) -> None:
         self._log = log
         self._steps: dict[str, str] = {}
-        self._lines: dict[str, list[str]] = {}
+        self._lines: dict[str, deque[str]] = {}
         self.failed = ""
 
     def take(self, line: str) -> None:
@@ -197,7 +198,7 @@ class _Output:
         if failed:
             self.failed = number
         elif self._steps[number] is not text:
-            self._lines.setdefault(number, []).append(text)
+            self._lines.setdefault(number, deque(maxlen=_SHOWN)).append(text)
 
     @property
     def step(self) -> str:
@@ -206,7 +207,7 @@ class _Output:
 
     def shown(self) -> str:
         """The last lines of the step that failed."""
-        return "\n".join(self._lines.get(self.failed, [])[-_SHOWN:])
+        return "\n".join(self._lines.get(self.failed, ()))
 
 
 def _for_people(line: str) -> str:

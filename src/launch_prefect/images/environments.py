@@ -179,6 +179,7 @@ async def _in_time(work: Coroutine[None, None, None], timeout: float | None) -> 
         raise BuildFailed(
             f"The environment was not built within {timeout:g} s, which is the queue's builder.timeout.",
             mend="Raise the queue's builder.timeout, or ask for less to be installed.",
+            passing=True,
         ) from None
 
 
@@ -262,6 +263,7 @@ class _Builder:
             f"it has {', '.join(await self._installed(folder))}.",
             mend="Install that version on the agent's machine (`uv python install` does), or change "
             ".python-version or requires-python.",
+            passing=True,
         )
 
     async def _installed(self, folder: Path) -> list[str]:

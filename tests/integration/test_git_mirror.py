@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -124,6 +125,39 @@ class TestMirror:
         git_https.faults.stall = True
         with pytest.raises(Unreachable, match="too slow"):
             GitCode(pinned, git_settings).fetch(tmp_path / "into", log=print, stop=NOBODY)
+
+    @pytest.mark.parametrize("scheme", ["https://", "ssh://git@"])
+    def test_a_server_that_takes_the_connection_and_says_nothing_is_unreachable(
+        self, scheme: str, git_settings: LaunchSettings, lines: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(command, "TOLD_AFTER", 0.3)
+        monkeypatch.setattr(command, "SILENT_AFTER", 0.6)
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            url = f"{scheme}127.0.0.1:{silent.getsockname()[1]}/x.git"
+            started = time.monotonic()
+            with pytest.raises(Unreachable, match=r"127\.0\.0\.1 does not answer"):
+                resolve(GitSource(git=url), git_settings, log=lines.append)
+        assert time.monotonic() - started < 10
+        assert git_processes() == []
+        assert [line for line in lines if "does not answer. Trying again (3 of 3)" in line]
+        assert lines.count("Waiting for 127.0.0.1.") == 3
+
+    def test_a_server_that_is_slow_and_not_silent_is_waited_for(
+        self,
+        git_https: HttpsServer,
+        repository: Repository,
+        git_settings: LaunchSettings,
+        fetch: Callable[..., Path],
+        lines: list[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        pinned = resolve(source(git_https, repository), git_settings)
+        monkeypatch.setattr(command, "SILENT_AFTER", 2)
+        git_https.faults.slow = 0.5
+        started = time.monotonic()
+        assert "big.txt" in files(fetch(pinned))
+        assert time.monotonic() - started > 3
+        assert not [line for line in lines if "Trying again" in line]
 
     def test_no_server_at_all(self, git_settings: LaunchSettings) -> None:
         with pytest.raises(Unreachable, match="Failed to connect"):

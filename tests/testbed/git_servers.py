@@ -83,6 +83,7 @@ class Faults:
         cut_after: Bytes of a pack after which the connection is cut; None to send all of it.
         cuts: How many more packs are cut.
         stall: The server takes a request for a pack and sends nothing.
+        slow: Seconds that it rests before each eighth of a pack.
         status: It answers everything with this.
         redirect: It sends everybody there; `{path}` takes the path.
     """
@@ -90,6 +91,7 @@ class Faults:
     cut_after: int | None = None
     cuts: int = 0
     stall: bool = False
+    slow: float = 0
     status: int | None = None
     redirect: str | None = None
 
@@ -263,6 +265,12 @@ class _Handler(BaseHTTPRequestHandler):
             self._write(answer[: faults.cut_after])
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
+        elif is_pack and faults.slow:
+            self._start(status, headers, len(answer))
+            size = len(answer) // 8 + 1
+            for start in range(0, len(answer), size):
+                self.server.owner.ending.wait(faults.slow)
+                self._write(answer[start : start + size])
         else:
             self._send(status, headers, answer)
 

@@ -83,3 +83,14 @@ def test_what_is_shown_of_it_has_no_secret_and_no_control_characters() -> None:
     said = "warning: redirecting to https://me:other@h/x\nremote: \x1b[31mNo, hidden\x1b[0m\x07\nremote: \nfatal: no\n"
     words = about.words(said)
     assert words == "warning: redirecting to https://***@h/x; remote: No, ***; fatal: no"
+
+
+def test_progress_is_no_part_of_what_went_wrong() -> None:
+    said = (
+        "remote: Enumerating objects: 5, done.\nremote: Total 5 (delta 0), reused 0 (delta 0), pack-reused 0\n"
+        "Receiving objects:  33% (1/3), 1.00 MiB | 2.00 MiB/s\rReceiving objects:  66% (2/3)\r"
+        "From https://h/proxy\n * [new ref]  1f -> refs/launch/heads/proxy\nerror: bad object 1f\n"
+    )
+    error = About("https://h/x", None, None, "/mirrors").error(said, "It cannot be read", mirrored=True)
+    assert isinstance(error, Damaged)
+    assert error.message == "It cannot be read: error: bad object 1f"

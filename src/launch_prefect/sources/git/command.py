@@ -9,7 +9,8 @@ import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,10 @@ if TYPE_CHECKING:  # it cannot be imported where there is no git
 
 STALLED_AFTER = 30
 """Seconds after which a server that sends nothing is given up."""
+SILENT_AFTER = 30.0
+"""Seconds without a word of git itself after which it is ended: curl's limit begins only when a connection stands."""
+TOLD_AFTER = 10.0
+"""Seconds without a word of git after which whoever waits is told."""
 
 _OLDEST = (2, 31)  # the first that takes its configuration from the environment
 _PASSED = frozenset({"PATH", "HOME", "TMPDIR", "USER", "LOGNAME"})
@@ -67,6 +72,10 @@ class GivenUp(LaunchError):
     exit_code = 1
 
 
+class Silent(Exception):
+    """Git was ended because it had said nothing for `SILENT_AFTER`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ended:
     """How git ended.
@@ -94,6 +103,7 @@ def run(
     cwd: Path,
     feed: bytes | None = None,
     stop: threading.Event | None = None,
+    silent: Callable[[], None] | None = None,
 ) -> Ended:
     """Run git to its end.
 
@@ -103,9 +113,11 @@ def run(
         cwd: Its working folder.
         feed: Its standard input.
         stop: Set by another thread to end it and its children.
+        silent: For a git that is to be ended where it says nothing: called once after `TOLD_AFTER` of that.
 
     Raises:
         GivenUp: `stop` was set.
+        Silent: It said nothing for `SILENT_AFTER`, and `silent` was given.
         LaunchError: This machine has no git, or one too old.
     """
     _check_git()
@@ -121,22 +133,36 @@ def run(
         start_new_session=True,
     )
     try:
-        out, err = _wait(process, feed, stop)
+        out, err = _wait(process, feed, stop, silent)
     except BaseException:
         _end(process)
         raise
     return Ended(process.returncode, out, err.decode(errors="replace"))
 
 
-def _wait(process: Git.AutoInterrupt, feed: bytes | None, stop: threading.Event | None) -> tuple[bytes, bytes]:
+def _wait(
+    process: Git.AutoInterrupt, feed: bytes | None, stop: threading.Event | None, silent: Callable[[], None] | None
+) -> tuple[bytes, bytes]:
+    said, last, told = 0, time.monotonic(), False
     while True:
         if stop is not None and stop.is_set():
             raise GivenUp("Git was stopped, as nobody waits for it any more.")
         try:
             out, err = process.communicate(feed, timeout=_LOOK)
             return out, err
-        except subprocess.TimeoutExpired:
+        except subprocess.TimeoutExpired as so_far:
             feed = None  # it is being written already
+            length = len(so_far.output or b"") + len(so_far.stderr or b"")
+        if length > said:
+            said, last = length, time.monotonic()
+        silence = time.monotonic() - last
+        if silent is None:
+            continue
+        if silence >= TOLD_AFTER and not told:
+            told = True
+            silent()
+        if silence >= SILENT_AFTER:
+            raise Silent
 
 
 def _end(process: Git.AutoInterrupt) -> None:
@@ -223,6 +249,8 @@ def remote_environment(
         "http.lowSpeedLimit": "1",
         "http.lowSpeedTime": str(STALLED_AFTER),
         "lfs.activitytimeout": str(STALLED_AFTER),
+        "lfs.dialtimeout": str(STALLED_AFTER),
+        "lfs.tlstimeout": str(STALLED_AFTER),
         "lfs.basictransfersonly": "true",
         **(settings or {}),
     }

@@ -19,9 +19,10 @@ from launch_prefect.errors import NotFound, Unreachable
 from launch_prefect.naming import slug
 from launch_prefect.settings import LaunchSettings
 from launch_prefect.sources.disk import needing_space
-from launch_prefect.sources.git.command import Ended, GivenUp, local_environment, remote_environment, run
+from launch_prefect.sources.git.command import Ended, GivenUp, Silent, local_environment, remote_environment, run
 from launch_prefect.sources.git.credentials import GitCredentials
 from launch_prefect.sources.git.trouble import About, Damaged, RefusesCommits
+from launch_prefect.sources.git.urls import server_of
 
 Log = Callable[[str], None]
 Result = TypeVar("Result")
@@ -174,10 +175,11 @@ class Mirror:
             self.log(f"Fetching {commit[:12]} of {self.url}.")
             doing = f"The commit {commit} of {self.url} cannot be fetched"
             try:
-                self._remote(["fetch", *_QUIET, "--depth=1", "--", "origin", f"+{commit}:{_ref(commit)}"], doing, True)
+                self._remote([*_FETCH, "--depth=1", "--", "origin", f"+{commit}:{_ref(commit)}"], doing, True)
             except RefusesCommits:
                 self._fetch_all()
                 self._keep(commit)
+            self._tidy()
             if not self.has(commit):
                 raise NotFound(
                     f"{self.url} has no commit {commit}.",
@@ -194,14 +196,19 @@ class Mirror:
             if ended.code:
                 return None
             self._keep(ended.text)
+            self._tidy()
             return ended.text
 
     def _fetch_all(self) -> None:
         self.log(f"Fetching the history of {self.url}.")
         shallow = self.local("rev-parse", "--is-shallow-repository").text == "true"
         refspecs = ("+refs/heads/*:refs/launch/heads/*", "+refs/tags/*:refs/launch/tags/*")
-        arguments = ["fetch", *_QUIET, "--prune", *["--unshallow"] * shallow, "--", "origin", *refspecs]
+        arguments = [*_FETCH, "--prune", *["--unshallow"] * shallow, "--", "origin", *refspecs]
         self._remote(arguments, f"{self.url} cannot be fetched", True)
+
+    def _tidy(self) -> None:
+        """What git does now and then after a fetch: many small packs become one."""
+        self.local("gc", "--auto", "--quiet")
 
     def _keep(self, commit: str) -> None:
         """Give a commit that is here its ref."""
@@ -248,7 +255,12 @@ class Mirror:
             with remote_environment(self.url, self._settings, self.credentials, settings) as env:
                 if git_dir:
                     env["GIT_DIR"] = str(self.path)
-                ended = run(arguments, env=env, cwd=self._root, stop=self.stop)
+                # Large files have limits of their own, and their progress is shown to terminals only.
+                silent = None if arguments[0] == "lfs" else self._tell_silence
+                try:
+                    ended = run(arguments, env=env, cwd=self._root, stop=self.stop, silent=silent)
+                except Silent:
+                    raise self.about.silent(doing) from None
             if ended.code:
                 raise self.about.error(ended.err, doing, mirrored=git_dir and arguments[0] == "fetch")
             return ended
@@ -268,12 +280,19 @@ class Mirror:
         )
         return trying(once)
 
+    def _tell_silence(self) -> None:
+        self.log(f"Waiting for {server_of(self.url)[1]}.")
+
     def _rest(self, seconds: float) -> None:
         if self.stop.wait(seconds):
             raise GivenUp(f"Fetching {self.url} was given up.")
 
 
-_QUIET = ("--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules")
+# With its progress: it tells a server that is slow from one that is silent. Without its house-keeping, which may be
+# silent for longer than a server may.
+_FETCH = (
+    "fetch", "--progress", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules", "--no-auto-maintenance",
+)  # fmt: skip
 
 
 def _ref(commit: str) -> str:

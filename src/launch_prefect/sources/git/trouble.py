@@ -13,6 +13,11 @@ from launch_prefect.sources.git.urls import server_of
 _URL_CREDENTIALS = re.compile(r"//[^/@\s]*@")
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x1f\x7f-\x9f]")
 _SAYS_NOTHING = re.compile(r"^(?:and the repository exists\.|Please make sure you have .*|remote:\s*|hint:.*|\s*)$")
+# What a fetch says of its progress and of what it has fetched
+_PROGRESS = re.compile(
+    r"(?:remote: )?(?:Enumerating|Counting|Compressing|Receiving|Resolving|Unpacking|Checking|Updating|Finding|Writing)"
+    r" [a-z -]+: .*|remote: Total \d.*|From \S+|[-*+=t] .* -> .*|POST git-upload-pack.*"
+)
 _LINES = 4
 
 
@@ -95,6 +100,7 @@ class About:
         if not words:
             return self._unreachable(f"{doing}: git was ended before it said anything.")
         message = f"{doing}: {words}"
+        said = "\n".join(_lines(said))
         for pattern, make in _TABLE:
             if pattern.search(said):
                 return make(self, message)
@@ -106,8 +112,11 @@ class About:
         for secret in secrets:
             said = said.replace(secret, "***")
         said = _URL_CREDENTIALS.sub("//***@", said)
-        lines = [" ".join(_CONTROL.sub(" ", line).split()) for line in re.split(r"[\r\n]+", said)]
-        return "; ".join([line for line in lines if not _SAYS_NOTHING.match(line)][-_LINES:])[-600:]
+        return "; ".join([line for line in _lines(said) if not _SAYS_NOTHING.match(line)][-_LINES:])[-600:]
+
+    def silent(self, doing: str) -> LaunchError:
+        """The error for a git that was ended because it said nothing; see `error`."""
+        return self._unreachable(f"{doing}: {server_of(self.url)[1]} does not answer.")
 
     def no_access(self, message: str) -> LaunchError:
         """The server lets nobody in, or not with these credentials."""
@@ -159,6 +168,12 @@ class About:
 
     def _unreachable(self, message: str) -> LaunchError:
         return Unreachable(message, mend="Check the address, the network and the proxy of this machine.")
+
+
+def _lines(said: str) -> list[str]:
+    """What git said, line by line, without control characters and without its progress."""
+    lines = (" ".join(_CONTROL.sub(" ", line).split()) for line in re.split(r"[\r\n]+", said))
+    return [line for line in lines if not _PROGRESS.fullmatch(line)]
 
 
 _TABLE = (

@@ -71,6 +71,7 @@ def registry_queues(
         system.agent(made["of-b"], made["of-both"], name="agent b", max_jobs=RUNS // 2, env=other_home),
     ):
         yield made
+    _remove(docker_engine, f"{way.address}/team/launch-env")  # nobody finds these again: the port is another next time
 
 
 @pytest.fixture

@@ -32,7 +32,8 @@ def failures(tmp_path: Path) -> Failures:
 
 async def test_the_same_content_is_not_tried_again_and_says_so(failures: Failures, tmp_path: Path) -> None:
     work = Work(BuildFailed("It stopped at RUN pip install: no such package six==999"))
-    for start in ("It stopped at", "The same content could not be built 0 seconds ago, and was not tried again. It"):
+    again = "The same content could not be built 0 seconds ago (for this run or another), and was not tried again. It"
+    for start in ("It stopped at", again):
         with pytest.raises(BuildFailed) as caught:
             await Failures(tmp_path).unless_failed(KEY, work, secrets={})
         assert caught.value.message.startswith(start)

@@ -24,6 +24,7 @@ from launch_prefect.images.detect import NOTHING_SAID, Environment, detect
 from launch_prefect.images.processes import Ended, Log, allowed_environment, run
 from launch_prefect.images.sharing import Build, OnBuild, SharedBuilds
 from launch_prefect.naming import digest_hex
+from launch_prefect.scratch import scratch
 from launch_prefect.settings import LaunchSettings
 from launch_prefect.sources.disk import disk_full, needing_space
 from launch_prefect.spec.build import BuildSpec
@@ -228,6 +229,7 @@ class _Builder:
             "UV_PYTHON_DOWNLOADS": "never",
             "VIRTUAL_ENV": str(path),
         }
+        self._settings = settings
         if settings.ca_bundle is not None:
             if not settings.ca_bundle.is_file():
                 raise InvalidInput(f"There is no CA bundle {settings.ca_bundle}.", mend="Correct LAUNCH_CA_BUNDLE.")
@@ -238,7 +240,10 @@ class _Builder:
         try:
             with needing_space(self._path.parent):
                 await asyncio.to_thread(self._clear)
-                with _folder_of(self._environment) as folder, _netrc_file(self._netrc) as netrc:
+                with (
+                    _folder_of(self._environment, self._settings) as folder,
+                    _netrc_file(self._netrc, self._settings) as netrc,
+                ):
                     self._env |= netrc
                     await self._make(folder)
                     await self._install(folder)
@@ -315,21 +320,21 @@ class _Builder:
 
 
 @contextmanager
-def _netrc_file(content: str | None) -> Iterator[dict[str, str]]:
+def _netrc_file(content: str | None, settings: LaunchSettings) -> Iterator[dict[str, str]]:
     """The variable that leads to a `.netrc` of this content, which is there for as long as the build."""
     if content is None:
         yield {}
         return
-    with tempfile.TemporaryDirectory(prefix="launch-secret-") as name:  # for this user alone
+    with tempfile.TemporaryDirectory(prefix="secret-", dir=scratch(settings)) as name:  # for this user alone
         file = Path(name) / "netrc"
         file.write_text(content)
         yield {_NETRC: str(file)}
 
 
 @contextmanager
-def _folder_of(environment: Environment) -> Iterator[Path]:
+def _folder_of(environment: Environment, settings: LaunchSettings) -> Iterator[Path]:
     """A folder with the dependency files alone, so that uv writes nothing beside the code."""
-    with tempfile.TemporaryDirectory(prefix="launch-environment-") as name:
+    with tempfile.TemporaryDirectory(prefix="environment-", dir=scratch(settings)) as name:
         folder = Path(name)
         for path, content in environment.files.items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)

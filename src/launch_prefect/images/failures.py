@@ -86,7 +86,8 @@ class Failures:
             return
         when = f"{ago:.0f} seconds" if ago < 120 else f"{ago / 60:.0f} minutes"
         raise BuildFailed(
-            f"The same content could not be built {when} ago, and was not tried again. {message}",
+            f"The same content could not be built {when} ago (for this run or another), and was not tried again. "
+            f"{message}",
             mend="Correct what the lines above name, or submit with --rebuild to try it again.",
         )
 

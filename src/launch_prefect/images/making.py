@@ -24,6 +24,7 @@ from launch_prefect.images.pulling import Puller
 from launch_prefect.images.recipe import Recipe
 from launch_prefect.images.sharing import Build
 from launch_prefect.runtime import module
+from launch_prefect.scratch import scratch
 from launch_prefect.settings import LaunchSettings
 from launch_prefect.sources.disk import needing_space
 
@@ -101,8 +102,9 @@ class Making:
         Raises:
             LaunchError: See `ImageService.ensure`.
         """
-        with needing_space(tempfile.gettempdir()):
-            context = Path(tempfile.mkdtemp(prefix="launch-context-"))
+        folder = scratch(self._tools.settings)
+        with needing_space(folder):
+            context = Path(tempfile.mkdtemp(prefix="context-", dir=folder))
         try:
             code = context / dockerfile.CODE
             code.parent.mkdir()
@@ -170,7 +172,7 @@ class Making:
                 text = dockerfile.environment_dockerfile(
                     environment, planned.base, build=self._recipe.build, secrets=sorted(self._recipe.secrets)
                 )
-                with tempfile.TemporaryDirectory(prefix="launch-context-") as name:
+                with tempfile.TemporaryDirectory(prefix="context-", dir=scratch(self._tools.settings)) as name:
                     await in_thread(_write_files, environment, Path(name))
                     return await self._run(Path(name), text, planned.environment_name, labels, secrets)
 
@@ -247,7 +249,8 @@ def _secret_files(secrets: Mapping[str, str], settings: LaunchSettings) -> Itera
     bundle = settings.ca_bundle
     if bundle is not None and not bundle.is_file():
         raise InvalidInput(f"There is no CA bundle {bundle}.", mend="Correct LAUNCH_CA_BUNDLE, or remove it.")
-    with needing_space(tempfile.gettempdir()), tempfile.TemporaryDirectory(prefix="launch-secrets-") as name:
+    folder = scratch(settings)
+    with needing_space(folder), tempfile.TemporaryDirectory(prefix="secrets-", dir=folder) as name:
         files = {secret: Path(name) / secret for secret in secrets}
         for secret, file in files.items():
             file.touch(mode=0o600)

@@ -69,7 +69,7 @@ class ImageService:
         self.puller = Puller()
         self.slots = anyio.CapacityLimiter(max_builds or float("inf"))
         """How many builds may go on at once; its `total_tokens` can be set at any time."""
-        self._tools = Tools(settings, DockerBuilder(), self.puller, self.slots)
+        self._tools = Tools(settings, DockerBuilder(settings), self.puller, self.slots)
         self._builds: SharedBuilds[Image] = SharedBuilds()
 
     async def ensure(self, recipe: Recipe, *, log: Log, on_build: OnBuild) -> Image:

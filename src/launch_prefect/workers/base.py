@@ -23,11 +23,13 @@ from prefect.utilities.collections import batched_iterable
 from prefect.workers.base import BaseVariables, BaseWorker, BaseWorkerResult
 
 from launch_prefect.errors import LaunchError
+from launch_prefect.scratch import leave, sweep
 from launch_prefect.settings import LaunchSettings, get_settings
 from launch_prefect.workers import _prefect, outcome
 from launch_prefect.workers.ahead import Ahead
 from launch_prefect.workers.attempt import Attempt
-from launch_prefect.workers.configuration import LaunchJobConfiguration, with_macros
+from launch_prefect.workers.bound import Bound
+from launch_prefect.workers.configuration import LaunchJobConfiguration
 from launch_prefect.workers.events import PoolEvents
 from launch_prefect.workers.known import Known
 from launch_prefect.workers.lifecycle import Lifecycle, Say
@@ -108,6 +110,7 @@ class LaunchWorker(BaseWorker[C, V, R], abc.ABC, Generic[C, V, R]):  # ABC: Pref
     async def setup(self) -> None:
         """Connect, and start what serves all runs of this worker."""
         widen()
+        await asyncio.to_thread(sweep, self.settings)
         await super().setup()
         self._shipper = LogShipper(self.client)
         self._ahead = Ahead(self, self._shipper)
@@ -137,6 +140,7 @@ class LaunchWorker(BaseWorker[C, V, R], abc.ABC, Generic[C, V, R]):  # ABC: Pref
             for task in self._services:
                 task.cancel()
             await _all_ended(self._services)
+        leave(self.settings)
         await super().teardown(*exc_info)
 
     def hurry(self) -> None:
@@ -289,7 +293,7 @@ class LaunchWorker(BaseWorker[C, V, R], abc.ABC, Generic[C, V, R]):  # ABC: Pref
     async def _lifecycle(self, run: FlowRun, deployment: DeploymentResponse, reporter: Reporter) -> Lifecycle:
         attempt, configuration = await self._resolve(run, deployment)
         assert self._shipper is not None  # noqa: S101 - made in setup
-        return Lifecycle(attempt, _Bound(self, configuration), reporter, self._shipper)
+        return Lifecycle(attempt, Bound(self, configuration), reporter, self._shipper)
 
     async def _resolve(self, run: FlowRun, deployment: DeploymentResponse) -> tuple[Attempt, Any]:
         return await resolve(self, run, deployment, job=self._known.job(run), queue=_prefect.pool_name(self))
@@ -376,25 +380,3 @@ async def _all_ended(tasks: set[asyncio.Task[None]], *, within: float | None = N
             for task in late:
                 task.cancel()
             deadline = None
-
-
-class _Bound:
-    """A worker and one run's configuration, as the lifecycle's target."""
-
-    def __init__(self, worker: LaunchWorker[Any, Any, Any], configuration: Any) -> None:
-        self._worker = worker
-        self._configuration = configuration
-
-    async def prepare(self, attempt: Attempt, say: Say, on_build: Callable[[], Awaitable[None]]) -> Any:
-        return await self._worker.prepare(attempt, self._configuration, say, on_build)
-
-    async def start(self, attempt: Attempt, prepared: Any) -> Running:
-        image = str(self._worker.facts(attempt, prepared).get("launch.image", ""))
-        configuration = with_macros(self._configuration, attempt.macro_values(image))
-        return await self._worker.start_attempt(attempt, configuration, prepared)
-
-    def facts(self, attempt: Attempt, prepared: Any) -> dict[str, Any]:
-        return self._worker.facts(attempt, prepared)
-
-    async def clean(self, attempt: Attempt) -> None:
-        await self._worker.clean(attempt)

@@ -25,6 +25,7 @@ from launch_prefect.images.failures import Failures
 from launch_prefect.images.housekeeping import Usage
 from launch_prefect.images.kept import until_stopped
 from launch_prefect.runtime import folder as runtime_folder
+from launch_prefect.scratch import scratch
 from launch_prefect.spec import ImageSource
 from launch_prefect.workers import recipes
 from launch_prefect.workers.attempt import Attempt
@@ -90,7 +91,7 @@ class ProcessLaunchWorker(
         self, attempt: Attempt, configuration: Any, say: Say, on_build: Callable[[], Awaitable[None]]
     ) -> None:
         """Build the environment that a waiting run will need."""
-        with tempfile.TemporaryDirectory(prefix="launch-ahead-") as name:
+        with tempfile.TemporaryDirectory(prefix="ahead-", dir=scratch(self.settings)) as name:
             await self._environment(attempt, configuration, Path(name) / "code", say, on_build)
 
     async def _environment(

@@ -17,6 +17,8 @@ from launch_prefect import dockerpy
 from launch_prefect.errors import BuildFailed, LaunchError
 from launch_prefect.images import engine
 from launch_prefect.images.processes import Ended, Log, allowed_environment, run
+from launch_prefect.scratch import scratch
+from launch_prefect.settings import LaunchSettings, get_settings
 from launch_prefect.sources.disk import disk_full
 
 # What the client itself needs; the rest of the agent's environment is none of its business.
@@ -84,9 +86,14 @@ def _environment(extra: dict[str, str]) -> dict[str, str]:
 
 
 class DockerBuilder:
-    """Builds on the Docker engine of this machine."""
+    """Builds on the Docker engine of this machine.
 
-    def __init__(self) -> None:
+    Args:
+        settings: Where temporary files are put, credentials among them. Default: this process's.
+    """
+
+    def __init__(self, settings: LaunchSettings | None = None) -> None:
+        self._settings = settings or get_settings()
         self._client: Client | None = None
 
     async def build(
@@ -126,7 +133,7 @@ class DockerBuilder:
         """
         if self._client is None:
             self._client = await find_client()
-        with tempfile.TemporaryDirectory(prefix="launch-build-") as folder:
+        with tempfile.TemporaryDirectory(prefix="build-", dir=scratch(self._settings)) as folder:
             file, id_file = Path(folder) / "Dockerfile", Path(folder) / "id"
             await asyncio.to_thread(file.write_text, dockerfile)
             options = ["--progress", "plain", "--file", str(file), "--iidfile", str(id_file), "--tag", tag]

@@ -206,6 +206,13 @@ async def test_the_jobs_python_comes_first(machine: Machine) -> None:
         await machine.ensure(code, build=BuildSpec(python="3.2"))
 
 
+async def test_dependencies_that_pyproject_leaves_to_a_file(machine: Machine) -> None:
+    dynamic = '[tool.setuptools.dynamic]\ndependencies = {file = ["reqs.txt"]}\n'
+    project = f'[project]\nname = "x"\nversion = "1"\ndynamic = ["dependencies"]\n{dynamic}'
+    environment = await machine.ensure(machine.code("a", {"pyproject.toml": project, "reqs.txt": "six\n"}))
+    assert python(environment, "import six; print(six.__name__)") == "six"
+
+
 async def test_built_again_beside_the_one_that_runs_are_in(machine: Machine) -> None:
     code = machine.code("a", {"requirements.txt": "six\n"})
     first = await machine.ensure(code)

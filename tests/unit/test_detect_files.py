@@ -10,6 +10,7 @@ import pytest
 from launch_prefect.errors import InvalidInput, NotFound
 from launch_prefect.images import conda
 from launch_prefect.images.detect import Environment, detect
+from launch_prefect.images.plan import environment_key
 from launch_prefect.spec.build import BuildSpec
 
 pytestmark = pytest.mark.unit
@@ -186,3 +187,59 @@ def test_notes(tmp_path: Path) -> None:
 def test_what_conda_files_cannot_say(tmp_path: Path, text: str, error: type[Exception], says: str) -> None:
     with pytest.raises(error, match=says):
         read(tmp_path, text)
+
+
+DYNAMIC = '[project]\nname = "x"\nversion = "1"\ndynamic = ["dependencies"]\n'
+SETUPTOOLS = DYNAMIC + "[tool.setuptools.dynamic]\ndependencies = {file = %s}\n"
+
+
+@pytest.mark.parametrize("named", ['["deps/reqs.txt"]', '"./deps/reqs.txt"'])
+def test_a_project_that_leaves_its_dependencies_to_requirements_files(tmp_path: Path, named: str) -> None:
+    (tmp_path / "deps").mkdir()
+    (tmp_path / "pyproject.toml").write_text(SETUPTOOLS % named)
+    (tmp_path / "deps" / "reqs.txt").write_text("six\n-c pins.txt\n")
+    (tmp_path / "deps" / "pins.txt").write_text("six==1.16.0\n")
+
+    def key() -> str:
+        return environment_key(detect(tmp_path), base="python 3.12", platform="linux")
+
+    environment, first = detect(tmp_path), key()
+    assert environment.kind == "requirements"
+    written = named.strip("[]").strip('"')
+    assert environment.reason == "pyproject.toml leaves its dependencies to " + written
+    assert environment.files == {
+        "deps/pins.txt": b"six==1.16.0\n",
+        "deps/reqs.txt": b"six\n-c pins.txt\n",
+        "requirements.txt": b"-r deps/reqs.txt\n",
+    }
+    (tmp_path / "train.py").write_text("print()")
+    assert key() == first
+    (tmp_path / "deps" / "pins.txt").write_text("six==1.17.0\n")
+    assert key() != first
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "says"),
+    [
+        (DYNAMIC, InvalidInput, r"its build backend .* under \[project\] dependencies, or add a requirements\.txt"),
+        (DYNAMIC + "[tool.poetry.dependencies]\nsix = '*'\n", InvalidInput, "its build backend"),
+        (DYNAMIC + "[tool.setuptools]\ndynamic = 1\n", InvalidInput, "its build backend"),
+        (DYNAMIC + "[tool.setuptools.dynamic]\ndependencies = {attr = 'x.y'}\n", InvalidInput, "its build backend"),
+        (SETUPTOOLS % "[]", InvalidInput, "its build backend"),
+        (SETUPTOOLS % "[1]", InvalidInput, "its build backend"),
+        (SETUPTOOLS % '["none.txt"]', NotFound, r"\[tool\.setuptools\.dynamic\]: there is no file none\.txt"),
+        (SETUPTOOLS % '["../reqs.txt"]', InvalidInput, "outside the job's folder"),
+        (SETUPTOOLS % '["/etc/passwd"]', InvalidInput, "outside the job's folder"),
+        (SETUPTOOLS % '["a b.txt"]', InvalidInput, "'a b.txt' cannot be used"),
+        (SETUPTOOLS % '["https://host.test/reqs.txt"]', InvalidInput, "cannot be used"),
+        (SETUPTOOLS % '["-e."]', InvalidInput, "cannot be used"),
+        (SETUPTOOLS % '["leaks.txt"]', InvalidInput, r"leaks\.txt, line 1"),
+    ],
+)
+def test_dependencies_that_cannot_be_read_are_no_environment_without_any(
+    tmp_path: Path, text: str, error: type[Exception], says: str
+) -> None:
+    (tmp_path / "pyproject.toml").write_text(text)
+    (tmp_path / "leaks.txt").write_text(f"--extra-index-url {LEAKS[0]}\n")
+    with pytest.raises(error, match=says):
+        detect(tmp_path)

@@ -10,8 +10,15 @@ from typing import Literal
 from launch_prefect.errors import InvalidInput
 from launch_prefect.images import own_dockerfile, python_version
 from launch_prefect.images.conda import conda_environment, conda_file
-from launch_prefect.images.pyproject import has_dependencies, is_project, locked_files, read_project, requires_python
-from launch_prefect.images.requirements import requirements_files
+from launch_prefect.images.pyproject import (
+    has_dependencies,
+    is_project,
+    left_to,
+    locked_files,
+    read_project,
+    requires_python,
+)
+from launch_prefect.images.requirements import requirements_files, requirements_named
 from launch_prefect.spec.build import BuildSpec
 
 Kind = Literal["dockerfile", "uv", "pyproject", "requirements", "conda", "none"]
@@ -29,8 +36,8 @@ class Environment:
     Attributes:
         kind: `dockerfile` (the job's own), `uv` (a lock file), `pyproject`, `requirements`, `conda` or `none`.
         reason: Why, for the log: `requirements.txt found`.
-        files: The files that decide it: path → content. Those of the code, and for `conda` those made from its
-            `environment.yml`.
+        files: The files that decide it: path → content. Those of the code, and those made from its
+            `environment.yml` or, as a `requirements.txt`, from what its `pyproject.toml` names.
         python: Python version the code asks for, such as `3.12`: from the job's `build.python`, `.python-version`
             or `runtime.txt`, else the lower bound of `requires-python`. None where it asks for none, and for
             `conda`, whose packages bring their own.
@@ -129,6 +136,9 @@ def _dependencies(folder: Path, build: BuildSpec) -> Environment:
         if has_dependencies(project):
             content = (folder / "pyproject.toml").read_bytes()
             return found("pyproject", "pyproject.toml found", {"pyproject.toml": content})
+        if names := left_to(project):
+            files = requirements_named(folder, names, by="pyproject.toml, [tool.setuptools.dynamic]")
+            return found("requirements", f"pyproject.toml leaves its dependencies to {', '.join(names)}", files)
         return found("none", "pyproject.toml names no dependencies", {})
     if has_requirements:
         return found("requirements", "requirements.txt found", requirements_files(folder))

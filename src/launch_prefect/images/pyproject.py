@@ -69,14 +69,37 @@ def is_project(project: Project | None, *, has_others: bool) -> bool:
 
 
 def has_dependencies(project: Project) -> bool:
-    """Whether it names dependencies, or leaves them to its build backend.
+    """Whether it names dependencies itself; see `left_to` for one that leaves them to its build backend.
 
     Raises:
         InvalidInput: What it has there is no list of texts.
     """
     table = _table(project, "project") or {}
+    return bool(_value(table, "project", "dependencies", list, '["numpy>=2"]'))
+
+
+def left_to(project: Project) -> list[str]:
+    """The requirements files that its dependencies are left to; empty where it names them itself, or has none.
+
+    Raises:
+        InvalidInput: They are left to a build backend in another way, which needs the code to be built.
+    """
+    table = _table(project, "project") or {}
     dynamic = _value(table, "project", "dynamic", list, '["dependencies"]') or []
-    return bool(_value(table, "project", "dependencies", list, '["numpy>=2"]')) or "dependencies" in dynamic
+    if "dependencies" not in dynamic:
+        return []
+    for key in ("tool", "setuptools", "dynamic", "dependencies"):
+        inner = table.get(key) if key != "tool" else project.get(key)
+        table = inner if isinstance(inner, dict) else {}
+    named = table.get("file")
+    files = [named] if isinstance(named, str) else named
+    if not files or not isinstance(files, list) or not all(isinstance(file, str) for file in files):
+        raise InvalidInput(
+            "pyproject.toml leaves its dependencies to its build backend (dynamic), which cannot be asked without "
+            "the code.",
+            mend="List them under [project] dependencies, or add a requirements.txt or a uv.lock.",
+        )
+    return files
 
 
 def locked_files(folder: Path, project: Project) -> dict[str, bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from launch_prefect.errors import InvalidInput, NotFound
@@ -31,6 +32,34 @@ def requirements_files(folder: Path) -> dict[str, bytes]:
         NotFound: An included file is not there.
     """
     return _with_includes(folder, {}, ["requirements.txt"])
+
+
+def requirements_named(folder: Path, names: Sequence[str], *, by: str) -> dict[str, bytes]:
+    """Requirements files, all that they include, and a `requirements.txt` that includes them.
+
+    Args:
+        folder: The code, which has no `requirements.txt` of its own.
+        names: Paths from the folder.
+        by: What names them, for messages.
+
+    Returns:
+        Path below the folder → content.
+
+    Raises:
+        InvalidInput: A path leaves the folder or has a space; or a line is a local path, or has credentials.
+        NotFound: A file is not there.
+    """
+    paths: list[str] = []
+    for name in names:
+        if re.search(r"[\s\\\"'#]|://", name) or name.startswith("-"):
+            raise InvalidInput(
+                f"{by}: {name!r} cannot be used as the name of a requirements file.",
+                mend="Name a file of the job's folder, without spaces and quotes.",
+            )
+        paths += _included(folder, by, folder, name)
+    files = _with_includes(folder, {}, paths.copy())
+    files["requirements.txt"] = "".join(f"-r {path}\n" for path in paths).encode()
+    return dict(sorted(files.items()))
 
 
 def included_by(folder: Path, name: str, lines: list[str]) -> dict[str, bytes]:
@@ -64,7 +93,7 @@ def _checked(folder: Path, name: str, lines: list[str]) -> list[str]:
     for number, line in enumerate(map(str.strip, lines), start=1):
         refuse_credentials(line, where=f"{name}, line {number}", mend=MEND_INDEX)
         if included := _INCLUDE.match(line):
-            found += _included(folder, name, number, included["file"])
+            found += _included(folder, f"{name}, line {number}", (folder / name).parent, included["file"])
         elif _LOCAL.match(line):
             raise InvalidInput(
                 f"{name}, line {number}: {line!r} is a local path; dependencies are installed without the code.",
@@ -73,12 +102,12 @@ def _checked(folder: Path, name: str, lines: list[str]) -> list[str]:
     return found
 
 
-def _included(folder: Path, by: str, number: int, file: str) -> list[str]:
+def _included(folder: Path, where: str, start: Path, file: str) -> list[str]:
     if "://" in file:
         return []
-    path = (folder / by).parent / file
+    path = start / file
     if not path.resolve().is_relative_to(folder.resolve()):
-        raise InvalidInput(f"{by}, line {number}: {file} is outside the job's folder.", mend="Put it into the folder.")
+        raise InvalidInput(f"{where}: {file} is outside the job's folder.", mend="Put it into the folder.")
     if not path.is_file():
-        raise NotFound(f"{by}, line {number}: there is no file {file}.", mend="Add it, or remove the line.")
+        raise NotFound(f"{where}: there is no file {file}.", mend="Add it, or remove the line.")
     return [path.resolve().relative_to(folder.resolve()).as_posix()]

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from launch_prefect.client.needed import named_by
 from launch_prefect.errors import InvalidInput, LaunchError, NotFound
 from launch_prefect.settings import LaunchSettings
-from launch_prefect.sources.git import GitCode, GitCredentials, credentials_from, resolve
+from launch_prefect.sources.git import GitCode, GitCredentials, code, code_key, credentials_from, resolve
 from launch_prefect.sources.git.command import remote_environment, run
 from launch_prefect.sources.snapshot import take
 from launch_prefect.sources.store import CodeStore
@@ -111,6 +112,18 @@ class TestFiles:
         )
         assert key("https://one.example.com/a") != key("https://one.example.com/a", subdir="x")
         assert key("https://one.example.com/a") != key("https://one.example.com/a", patch="sha256:" + "0" * 64)
+
+    def test_key_is_another_where_large_files_are_pointers(
+        self, git_settings: LaunchSettings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pinned = GitSource(git="https://one.example.com/a", commit="1" * 40)
+        keys = set()
+        for has_lfs in (True, False):
+            monkeypatch.setattr(code, "has_lfs", lambda has_lfs=has_lfs: has_lfs)
+            keys.add(key := GitCode(pinned, git_settings).key)
+            assert key == code_key(pinned, large_files=has_lfs)
+        assert len(keys) == 2
+        assert keys <= named_by({"source": pinned.model_dump()}), "house-keeping knows either"
 
     def test_a_folder_of_it(
         self, git_https: HttpsServer, repository: Repository, fetch: Callable[..., Path], tmp_path: Path

@@ -1,4 +1,4 @@
-"""Which snapshots of code somebody may still want: house-keeping leaves them alone."""
+"""Which code somebody may still want: house-keeping leaves alone what is made of it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,13 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
+from pydantic import ValidationError
 
 from launch_prefect import naming
 from launch_prefect.client.deployments import find
+from launch_prefect.errors import InvalidInput
+from launch_prefect.sources.git import code_key
+from launch_prefect.spec import GitSource
 
 _PAGE = 200
 _OVERLAP = 50  # of two pages: as many runs may end between them without another one being passed over
@@ -25,19 +29,19 @@ _NOT_FINAL = [state for state in StateType if state not in TERMINAL_STATES]
 
 
 async def needed_code(client: PrefectClient) -> frozenset[str]:
-    """Digests of the snapshots that jobs, and runs that have not ended, name: of folders, and of changes to commits.
+    """The code that jobs, and runs that have not ended, name.
 
     Args:
         client: The API.
 
     Returns:
-        `sha256:…` each.
+        `sha256:…` each: digests of snapshots, of folders and of changes to commits, and the keys of git sources.
     """
-    needed = {digest for deployment in await find(client) for digest in _digests(deployment.job_variables)}
+    needed = {code for deployment in await find(client) for code in named_by(deployment.job_variables)}
     offset = 0
     while True:
         page = await _runs(client, offset)
-        needed.update(digest for run in page for digest in _digests(run.job_variables))
+        needed.update(code for run in page for code in named_by(run.job_variables))
         if len(page) < _PAGE:
             return frozenset(needed)
         offset += _PAGE - _OVERLAP
@@ -54,8 +58,17 @@ async def _runs(client: PrefectClient, offset: int) -> list[FlowRun]:
     )
 
 
-def _digests(variables: Mapping[str, Any] | None) -> set[str]:
+def named_by(variables: Mapping[str, Any] | None) -> set[str]:
+    """The code that the variables of a job or a run name; see `needed_code`."""
     source = (variables or {}).get("source")
-    if not isinstance(source, Mapping):
+    if not isinstance(source, Mapping) or "image" in source:
         return set()
-    return {str(source[name]) for name in ("digest", "patch") if source.get(name) and "image" not in source}
+    named = {str(source[name]) for name in ("digest", "patch") if source.get(name)}
+    if "git" not in source:
+        return named
+    try:
+        pinned = GitSource.model_validate(source)
+        # Agents of this machine may have been started with and without git-lfs.
+        return named | {code_key(pinned), code_key(pinned, large_files=False)}
+    except (ValidationError, InvalidInput):  # it is not pinned, or no run can use it
+        return named

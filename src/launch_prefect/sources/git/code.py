@@ -16,6 +16,7 @@ from launch_prefect.errors import InvalidInput, NotFound
 from launch_prefect.settings import LaunchSettings
 from launch_prefect.sources.content import all_files, describe, digest_of
 from launch_prefect.sources.disk import needing_space
+from launch_prefect.sources.git.command import has_lfs
 from launch_prefect.sources.git.credentials import GitCredentials
 from launch_prefect.sources.git.mirror import Mirror
 from launch_prefect.sources.git.patch import read_patch
@@ -76,6 +77,25 @@ def resolve(
     return source.model_copy(update={"commit": commit})
 
 
+def code_key(source: GitSource, *, large_files: bool = True) -> str:
+    """What determines the files of a pinned source, wherever they are fetched from.
+
+    Args:
+        source: The source.
+        large_files: Whether large files (LFS) are there; without git-lfs there are pointers to them.
+
+    Returns:
+        `sha256:…`.
+
+    Raises:
+        InvalidInput: The source is not pinned.
+    """
+    if source.commit is None:
+        raise InvalidInput(f"The job's commit of {source.git} is not known.", mend="Submit the job again.")
+    named = [source.commit, _subdir(source), source.patch, *([] if large_files else ["pointers"])]
+    return f"sha256:{hashlib.sha256(json.dumps(named).encode()).hexdigest()}"
+
+
 class GitCode:
     """Code of a git repository at a commit.
 
@@ -91,13 +111,10 @@ class GitCode:
 
     def __init__(self, source: GitSource, settings: LaunchSettings, credentials: GitCredentials | None = None) -> None:
         _check(source, credentials)
-        if source.commit is None:
-            raise InvalidInput(f"The job's commit of {source.git} is not known.", mend="Submit the job again.")
+        self.key = code_key(source, large_files=has_lfs())
         self._source, self._settings, self._credentials = source, settings, credentials
-        self._commit = source.commit
+        self._commit = str(source.commit)
         self._subdir = _subdir(source)
-        named = json.dumps([self._commit, self._subdir, source.patch])
-        self.key = f"sha256:{hashlib.sha256(named.encode()).hexdigest()}"
 
     def fetch(self, into: Path, *, log: Log, stop: threading.Event) -> str:
         """See `sources.code.Code.fetch`. On any error nothing is left of it.

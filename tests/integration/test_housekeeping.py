@@ -19,7 +19,7 @@ from launch_prefect.images.builders.docker import find_client
 from launch_prefect.images.housekeeping import Usage, images, keep_house
 from launch_prefect.images.housekeeping import keeper as keeper_module
 from launch_prefect.images.housekeeping.choice import Candidate
-from launch_prefect.images.making import LABEL_CODE, LABEL_ENVIRONMENT
+from launch_prefect.images.making import LABEL_CODE, LABEL_ENVIRONMENT, LABEL_SOURCE
 from launch_prefect.settings import LaunchSettings
 
 if TYPE_CHECKING:
@@ -116,6 +116,16 @@ def test_images_go_by_their_use_and_sizes_count_shared_layers_once(house: House)
     assert not house.has(environment)
     assert house.engine.images.get(house.base)
     assert any("last used 2 days ago" in line for line in house.lines)
+
+
+def test_an_image_is_needed_by_its_code_and_by_the_commit_that_it_is_of(house: House) -> None:
+    key = f"sha256:{house.mark}"
+    environment = house.aged(house.build("env", MB, labels={LABEL_ENVIRONMENT: key}), 30)
+    labels = {LABEL_ENVIRONMENT: key, LABEL_CODE: "sha256:files", LABEL_SOURCE: "sha256:commit"}
+    image = house.aged(house.build("code", MB, f"launch-prefect/env-{house.mark}:1", labels), 20)
+    assert house.keep(1, needed=frozenset({"sha256:commit"})) == []
+    assert house.keep(1, needed=frozenset({"sha256:files"})) == []
+    assert house.keep(1, needed=frozenset({"sha256:other"})) == [image, environment]
 
 
 @pytest.mark.parametrize("running", [True, False])

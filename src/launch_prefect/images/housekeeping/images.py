@@ -11,7 +11,7 @@ from launch_prefect import dockerpy, naming
 from launch_prefect.images import engine
 from launch_prefect.images.housekeeping.choice import Candidate
 from launch_prefect.images.housekeeping.usage import Usage
-from launch_prefect.images.making import LABEL_CODE, LABEL_ENVIRONMENT
+from launch_prefect.images.making import LABEL_CODE, LABEL_ENVIRONMENT, LABEL_SOURCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +108,14 @@ def _candidate(
     tags = [tag for tag in tags if tag != "<none>:<none>"]
     digests = [digest.rpartition("@")[2] for digest in image.get("RepoDigests") or []]
     code = labels.get(LABEL_CODE)
+    made_of = {labels[name] for name in (LABEL_CODE, LABEL_SOURCE) if labels.get(name)}
     last = usage.last("image", image["Id"])
     return Candidate(
         "image",
         image["Id"],
         _tagged(client, image) if last is None else last,
         layers,
-        also=frozenset({*tags, *digests, *(image.get("RepoDigests") or []), *([code] if code else [])}),
+        also=frozenset({*tags, *digests, *(image.get("RepoDigests") or []), *made_of}),
         in_use=used,
         stands_on=tuple(environments.get(labels.get(LABEL_ENVIRONMENT, ""), ())) if code else (),
         shown=tags[0] if tags else image["Id"],

@@ -54,8 +54,8 @@ def keep_house(
     Args:
         settings: Where state is kept, and the budget.
         usage: When things were last used.
-        needed: Digests and names that must stay: of snapshots that deployments and waiting runs refer to, of images
-            (ids, names or digests) and environments.
+        needed: Digests, keys and names that must stay: of the code that deployments and waiting runs refer to, of
+            images (ids, names or digests) and environments.
         budget: Bytes that images, environments, snapshots and git mirrors may take together; 0 for any. None is
             `settings.disk_budget`.
         engine: Whether there is a Docker engine to look at.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -57,6 +58,17 @@ class TestMirror:
         assert "big.txt" in files(fetch(held)), "this machine still has it"
         with pytest.raises(NotFound, match="force-push"):
             fetch(lost)
+
+    def test_each_use_renews_the_time_of_its_folder(
+        self, git_https: HttpsServer, repository: Repository, git_settings: LaunchSettings, fetch: Callable[..., Path]
+    ) -> None:
+        pinned = resolve(source(git_https, repository), git_settings)
+        fetch(pinned)
+        mirror = next(path for path in git_settings.folder("git").iterdir() if path.is_dir())
+        os.utime(mirror, (0, 0))
+        started = time.time() - 1
+        fetch(pinned)
+        assert mirror.stat().st_mtime > started, "house-keeping leaves alone what was used lately"
 
     def test_a_connection_that_is_cut_is_tried_again(
         self,

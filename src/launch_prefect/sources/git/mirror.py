@@ -34,7 +34,7 @@ _HALF_WRITTEN = ("*.lock", "refs/**/*.lock", "objects/**/tmp_*", "objects/**/*.l
 
 
 class Mirror:
-    """The repository at one address.
+    """The repository at one address. The time of its folder says when it was last used.
 
     Args:
         url: Its address, checked.
@@ -125,6 +125,8 @@ class Mirror:
             feed: Its standard input.
         """
         env = (local_environment() if env is None else env) | {"GIT_DIR": str(self.path)}
+        with suppress(OSError):  # it is another user's, or not there
+            os.utime(self.path)
         return run(arguments, env=env, cwd=cwd or self._root, feed=feed, stop=self.stop)
 
     def fetch_lfs(self, commit: str, lfs_url: str | None, subdir: str | None) -> None:

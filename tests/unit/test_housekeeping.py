@@ -12,6 +12,7 @@ from filelock import FileLock
 from launch_prefect.images.housekeeping import GRACE_SECONDS, Usage, keep_house
 from launch_prefect.images.housekeeping.choice import Candidate, choose, total
 from launch_prefect.images.housekeeping.folders import STALE_SECONDS
+from launch_prefect.images.index import Entry, ImageIndex
 from launch_prefect.settings import LaunchSettings
 
 pytestmark = pytest.mark.unit
@@ -121,7 +122,7 @@ def test_folders_go_by_when_they_were_last_used(home: Home) -> None:
     (home.settings.folder("git") / "known_hosts").write_text("host")
     assert home.keep(250_000) == ["snapshot sha256:aaaaa"]
     assert (environment.exists(), snapshot.exists(), mirror.exists()) == (True, False, True)
-    home.usage.used("git", "m")
+    home.aged(mirror, 0)
     assert home.keep(1) == ["environment e1"]
     assert (environment.exists(), mirror.exists()) == (False, True)
     assert (home.settings.folder("git") / "known_hosts").exists()
@@ -190,6 +191,27 @@ def test_what_is_used_or_vanishes_while_others_are_removed_is_left(home: Home) -
     assert [removed.name[-1] for removed in done] == ["a"]
 
 
+def test_a_mirror_that_is_used_while_others_are_removed_is_left(home: Home) -> None:
+    home.mirror("a", 9)
+    mirror = home.mirror("b", 8)
+    done = keep_house(home.settings, home.usage, budget=1, engine=False, log=lambda line: os.utime(mirror))
+    assert [removed.name for removed in done] == ["a"]
+    assert mirror.exists()
+
+
+def test_an_entry_of_the_index_that_is_asked_for_stays(home: Home) -> None:
+    index = ImageIndex(home.settings.folder("images", "index"))
+    entry = Entry("sha256:a", "", "")
+    index.put(entry, "asked")
+    index.put(entry, "forgotten")
+    for file in home.settings.folder("images", "index").iterdir():
+        home.aged(file, STALE_SECONDS / 86_400 + 1)
+    assert index.get("asked") == entry
+    assert home.keep(0) == []
+    assert index.get("asked") == entry
+    assert index.get("forgotten") is None
+
+
 def test_stale_records_go_whatever_the_budget(home: Home) -> None:
     index, failures = home.settings.folder("images", "index"), home.settings.folder("images", "failures")
     days = STALE_SECONDS / 86_400
@@ -201,7 +223,7 @@ def test_stale_records_go_whatever_the_budget(home: Home) -> None:
     failed, failing = home.aged(_touched(failures / "a.json"), 1), _touched(failures / "b.json")
     part = home.aged(_touched(home.settings.folder("code") / ".x.part"), 2)
     left = home.settings.folder("envs", ".removed-x")
-    home.usage.used("index", "used")
+    os.utime(used)
     assert home.keep(0) == []
     assert [path.exists() for path in (stale, used, fresh, failed, failing, part, left)] == [
         False, True, True, False, True, False, False,
@@ -220,6 +242,6 @@ def test_usage_is_known_to_every_process(home: Home) -> None:
     last = Usage(home.settings).last("image", "sha256:a")
     assert last is not None
     assert before < last < time.time() + 1
-    assert home.usage.last("git", "sha256:a") is None
+    assert home.usage.last("snapshot", "sha256:a") is None
     home.usage.forget("image", "sha256:a")
     assert home.usage.last("image", "sha256:a") is None

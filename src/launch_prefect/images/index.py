@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -40,11 +41,15 @@ class ImageIndex:
         self._folder = folder
 
     def get(self, *key: str) -> Entry | None:
-        """The entry of a key, or None where there is none that can be read."""
+        """The entry of a key, or None where there is none that can be read. It is kept for longer then."""
+        file = self._file(key)
         try:
-            return Entry(**json.loads(self._file(key).read_text()))
+            entry = Entry(**json.loads(file.read_text()))
         except (OSError, ValueError, TypeError):
             return None
+        with suppress(OSError):
+            os.utime(file)
+        return entry
 
     def put(self, entry: Entry, *key: str) -> None:
         """Keep the entry of a key.

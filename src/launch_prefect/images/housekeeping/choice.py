@@ -18,7 +18,7 @@ class Candidate:
 
     Attributes:
         kind: What it is.
-        name: What identifies it among its kind; see `Usage.used`.
+        name: What identifies it among its kind: see `Usage.used`; of a git mirror, its folder's name.
         last_used: Seconds since 1970.
         parts: What it has on the disk: bytes by a name. Two that share a part name it alike; it counts once.
         also: Other names by which it may be needed.

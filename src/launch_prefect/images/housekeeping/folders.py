@@ -18,7 +18,7 @@ from launch_prefect.images.housekeeping.usage import Kind, Usage
 from launch_prefect.settings import LaunchSettings
 
 STALE_SECONDS = 90 * 24 * 3600
-"""An entry of the image index that led to nothing for so long is removed, however much space there is."""
+"""An entry of the image index that nobody asked for so long is removed, however much space there is."""
 _LEFT_OVER_SECONDS = 24 * 3600
 _REMOVED = ".removed-"
 
@@ -40,13 +40,28 @@ class Folders:
         """All that takes space."""
         in_use = self.environments_in_use()
         for folder in _folders(self._home / "envs"):
-            ready = folder / ".ready"
-            yield self._candidate("environment", folder, ready if ready.exists() else folder, folder.name in in_use)
+            yield self._candidate("environment", folder.name, folder.name in in_use)
         for folder in _folders(self._home / "git"):
-            yield self._candidate("git", folder, folder, False)
+            yield self._candidate("git", folder.name, False)
         if self._has_store:
             for file in (self._home / "code").glob("*.tar.gz"):
-                yield self._candidate("snapshot", file, file, False)
+                yield self._candidate("snapshot", f"sha256:{file.name.removesuffix('.tar.gz')}", False)
+
+    def last_used(self, kind: Kind, name: str) -> float:
+        """When something was last used, as of now.
+
+        Args:
+            kind: What it is; no image.
+            name: What identifies it among its kind.
+
+        Returns:
+            Seconds since 1970; now where it is gone.
+        """
+        path = self._path(kind, name)
+        ready = path / ".ready"  # what runs in an environment may write beside it
+        dated = _modified(ready if kind == "environment" and ready.exists() else path, time.time())
+        # Taking a snapshot again, unpacking it, and each use of a mirror renews its own time.
+        return dated if kind == "git" else max(dated, self._usage.last(kind, name) or 0)
 
     def environments_in_use(self) -> set[str]:
         """Names of the environments' folders that attempts run in: each attempt's folder names its own."""
@@ -65,20 +80,19 @@ class Folders:
         Raises:
             OSError: It cannot be removed.
         """
+        path = self._path(candidate.kind, candidate.name)
         try:
             match candidate.kind:
                 case "snapshot":
-                    (self._home / "code" / f"{candidate.name.removeprefix('sha256:')}.tar.gz").unlink()
+                    path.unlink()
                 case "environment":
-                    folder = self._home / "envs" / candidate.name
-                    with _held(folder.with_suffix(".lock")):
+                    with _held(path.with_suffix(".lock")):
                         if candidate.name in self.environments_in_use():
                             return False
-                        _remove_folder(folder)
+                        _remove_folder(path)
                 case _:
-                    folder = self._home / "git" / candidate.name
-                    with _held(self._home / "git" / f"{candidate.name}.lock"):
-                        _remove_folder(folder)
+                    with _held(path.with_name(f"{path.name}.lock")):
+                        _remove_folder(path)
         except (FileNotFoundError, Timeout):
             return False
         return True
@@ -91,9 +105,8 @@ class Folders:
         """
         images = self._home / "images"
         for file in (images / "index").glob("*.json"):
-            if max(_modified(file, now), self._usage.last("index", file.stem) or 0) < now - STALE_SECONDS:
+            if _modified(file, now) < now - STALE_SECONDS:
                 _unlink(file)
-                self._usage.forget("index", file.stem)
         for file in (images / "failures").glob("*.json"):
             if _modified(file, now) < now - REMEMBERED_SECONDS:
                 _unlink(file)
@@ -105,10 +118,17 @@ class Folders:
             for folder in (self._home / pattern).glob(f"{_REMOVED}*"):
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def _candidate(self, kind: Kind, path: Path, dated: Path, in_use: bool) -> Candidate:
-        name = path.name if kind != "snapshot" else f"sha256:{path.name.removesuffix('.tar.gz')}"
-        # Taking a snapshot again, and unpacking it, renews the time of its file.
-        last = max(_modified(dated, time.time()), self._usage.last(kind, name) or 0)
+    def _path(self, kind: Kind, name: str) -> Path:
+        match kind:
+            case "snapshot":
+                return self._home / "code" / f"{name.removeprefix('sha256:')}.tar.gz"
+            case "environment":
+                return self._home / "envs" / name
+            case _:
+                return self._home / "git" / name
+
+    def _candidate(self, kind: Kind, name: str, in_use: bool) -> Candidate:
+        path, last = self._path(kind, name), self.last_used(kind, name)
         digest = f"sha256:{name.partition('.')[0]}"
         also = frozenset({str(path), digest} if kind == "environment" else {str(path)})
         return Candidate(kind, name, last, {str(path): _size(path)}, also=also, in_use=in_use, shown=name)

@@ -26,7 +26,7 @@ class Removed:
 
     Attributes:
         kind: What it was.
-        name: Its name; see `Usage.used`.
+        name: Its name; see `Candidate`.
         size: Bytes that are free now; what it shared with others is not.
     """
 
@@ -101,7 +101,7 @@ def _keep_house(
         )
         if not dry_run:
             # It takes a while to come to the last of them; meanwhile one may have been used.
-            if (usage.last(candidate.kind, candidate.name) or 0) > now - GRACE_SECONDS:
+            if _last_used(candidate, folders, usage) > now - GRACE_SECONDS:
                 continue
             try:
                 gone = images.remove(candidate.name) if candidate.kind == "image" else folders.remove(candidate)
@@ -110,7 +110,8 @@ def _keep_house(
                 continue
             if not gone:
                 continue
-            usage.forget(candidate.kind, candidate.name)
+            if candidate.kind != "git":
+                usage.forget(candidate.kind, candidate.name)
             log(f"Removed {about}.")
         removed.append(Removed(candidate.kind, candidate.name, choice.size))
     left = total(candidates, seen.others) - sum(each.size for each in removed)
@@ -120,6 +121,12 @@ def _keep_house(
             f"{allowed / 1024**3:.1f} GiB: all the rest is needed or in use."
         )
     return removed
+
+
+def _last_used(candidate: Candidate, folders: Folders, usage: Usage) -> float:
+    if candidate.kind == "image":
+        return usage.last("image", candidate.name) or 0
+    return folders.last_used(candidate.kind, candidate.name)
 
 
 def _ago(candidate: Candidate, now: float) -> str:

@@ -9,7 +9,10 @@ from typing import Literal
 
 from launch_prefect.settings import LaunchSettings
 
-Kind = Literal["image", "environment", "snapshot", "git", "index"]
+Recorded = Literal["image", "environment", "snapshot"]
+"""What has its use recorded here."""
+Kind = Literal[Recorded, "git"]
+"""What is kept; a git mirror's folder has the time of its last use itself."""
 
 
 class Usage:
@@ -25,32 +28,31 @@ class Usage:
     def __init__(self, settings: LaunchSettings) -> None:
         self._folder = settings.folder("usage")
 
-    def used(self, kind: Kind, name: str) -> None:
+    def used(self, kind: Recorded, name: str) -> None:
         """Say that something is used now: call it before its use begins, so that it is not removed meanwhile.
 
         A disk that is full stops nobody from using what is there.
 
         Args:
             kind: What it is.
-            name: An image's id (`sha256:…`), the name of an environment's folder, a snapshot's digest, the name of a
-                git mirror's folder, or the name of an index entry's file.
+            name: An image's id (`sha256:…`), the name of an environment's folder, or a snapshot's digest.
         """
         file = self._file(kind, name)
         with suppress(OSError):
             file.parent.mkdir(exist_ok=True)
             file.touch()
 
-    def last(self, kind: Kind, name: str) -> float | None:
+    def last(self, kind: Recorded, name: str) -> float | None:
         """When it was last used, in seconds since 1970; None if that is not known."""
         try:
             return self._file(kind, name).stat().st_mtime
         except OSError:
             return None
 
-    def forget(self, kind: Kind, name: str) -> None:
+    def forget(self, kind: Recorded, name: str) -> None:
         """Forget something that is gone."""
         with suppress(OSError):
             self._file(kind, name).unlink()
 
-    def _file(self, kind: Kind, name: str) -> Path:
+    def _file(self, kind: Recorded, name: str) -> Path:
         return self._folder / kind / hashlib.sha256(name.encode()).hexdigest()

@@ -228,6 +228,18 @@ async def test_built_again_beside_the_one_that_runs_are_in(machine: Machine) -> 
     assert (await machine.ensure(code)).path == second.path
 
 
+async def test_those_that_were_built_before_go_where_nothing_runs_in_them(machine: Machine) -> None:
+    code = machine.code("a", {})
+    paths = [(await machine.ensure(code, rebuild=True)).path for _ in range(3)]
+    for path in paths:
+        os.utime(path / ".ready", (0, 0))
+    (machine.settings.folder("runs", "id", "1") / "environment").write_text(str(paths[1]))
+    newest = (await machine.ensure(code)).path  # found, so it may be run in at any moment
+    assert newest == paths[2]
+    last = (await machine.ensure(code, rebuild=True)).path
+    assert sorted(machine.kept()) == sorted(path.name for path in (paths[1], newest, last))
+
+
 async def test_a_rebuild_that_fails_leaves_the_one_that_is_here(machine: Machine, tmp_path: Path) -> None:
     packages.make_wheel(tmp_path / "index", "teampackage")
     code = machine.code("a", {"requirements.txt": "teampackage\n"})

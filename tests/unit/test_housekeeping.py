@@ -212,6 +212,20 @@ def test_an_entry_of_the_index_that_is_asked_for_stays(home: Home) -> None:
     assert index.get("forgotten") is None
 
 
+def test_environments_that_were_built_again_go_whatever_the_budget(home: Home) -> None:
+    key = "e" * 64
+    names = [key, f"{key}.2", f"{key}.3", f"{key}.10", f"{key}.11", "f" * 64, f"{'f' * 64}.2"]
+    folders = {name: home.environment(name, 2) for name in names}
+    attempt = home.settings.folder("runs", "id", "1")
+    (attempt / "environment").write_text(str(folders[f"{key}.2"]))
+    home.usage.used("environment", f"{key}.3")
+    (folders[f"{'f' * 64}.2"] / ".ready").unlink()  # it is being built
+    assert home.keep(0, dry_run=True) == []
+    assert all(folder.exists() for folder in folders.values())
+    home.keep(0)
+    assert [name for name in names if not folders[name].exists()] == [key, f"{key}.10"]
+
+
 def test_stale_records_go_whatever_the_budget(home: Home) -> None:
     index, failures = home.settings.folder("images", "index"), home.settings.folder("images", "failures")
     days = STALE_SECONDS / 86_400

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import platform
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -21,6 +23,8 @@ from packaging.specifiers import SpecifierSet
 from launch_prefect.errors import BuildFailed, InvalidInput, LaunchError
 from launch_prefect.images import conda, plan
 from launch_prefect.images.detect import NOTHING_SAID, Environment, detect
+from launch_prefect.images.housekeeping.folders import Folders
+from launch_prefect.images.housekeeping.usage import Usage
 from launch_prefect.images.processes import Ended, Log, allowed_environment, run
 from launch_prefect.images.sharing import Build, OnBuild, SharedBuilds
 from launch_prefect.naming import digest_hex
@@ -97,7 +101,8 @@ async def ensure_environment(
         build: The job's part in how it is built.
         command: The job's command.
         secrets: Build secrets, name → value: environment variables of the installer alone.
-        rebuild: Build it even if it is here. What runs in the one that is here keeps it.
+        rebuild: Build it even if it is here. What runs in the one that is here keeps it; one that nothing runs in,
+            and that nothing was to run in lately, is removed.
         timeout: Seconds that the build may take; None for as long as it needs.
 
     Returns:
@@ -133,6 +138,8 @@ async def ensure_environment(
             folder = _next_folder(path)
             builder = _Builder(environment, python, folder, settings, building.log, secrets)
             await _in_time(builder.build(), timeout)
+        if rebuild:
+            await asyncio.to_thread(Folders(settings, Usage(settings)).remove_superseded, time.time())
         return _environment(folder, key, True, f"{environment.reason}: environment built.")
 
     # Who has other secrets does not share a refusal, and who wants it new does not share what is here.
@@ -145,10 +152,12 @@ def _environment(path: Path, key: str, built: bool, reason: str) -> ProcessEnvir
 
 
 def _ready(path: Path, key: str, environment: Environment) -> ProcessEnvironment | None:
-    """The newest of the key that is whole, or None."""
+    """The newest of the key that is whole, or None. It is used from now on, as house-keeping reads its time."""
     found = next((folder for folder in reversed(_folders(path)) if _is_ready(folder)), None)
     if found is None:
         return None
+    with suppress(OSError):
+        os.utime(found / _READY)
     return _environment(found, key, False, f"{environment.reason}: the environment is here already.")
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from launch_prefect.images.failures import REMEMBERED_SECONDS
-from launch_prefect.images.housekeeping.choice import Candidate
+from launch_prefect.images.housekeeping.choice import GRACE_SECONDS, Candidate
 from launch_prefect.images.housekeeping.usage import Kind, Usage
 from launch_prefect.settings import LaunchSettings
 
@@ -97,12 +97,33 @@ class Folders:
             return False
         return True
 
-    def sweep(self, now: float) -> None:
-        """Remove small records that serve nobody, and what a removal or an upload that was killed has left.
+    def remove_superseded(self, now: float) -> None:
+        """Remove environments that were built again since, but for those that an attempt runs in or has just found.
 
         Args:
             now: Seconds since 1970.
         """
+        of_key: dict[str, list[tuple[int, str]]] = {}
+        for folder in _folders(self._home / "envs"):
+            key, _, number = folder.name.partition(".")
+            if (folder / ".ready").is_file() and (number or "1").isdecimal():
+                of_key.setdefault(key, []).append((int(number or 1), folder.name))
+        in_use = self.environments_in_use()
+        for built in of_key.values():
+            for _, name in sorted(built)[:-1]:
+                if name in in_use or self.last_used("environment", name) > now - GRACE_SECONDS:
+                    continue
+                with suppress(OSError):  # the next one may do it
+                    if self.remove(Candidate("environment", name, 0, {})):
+                        self._usage.forget("environment", name)
+
+    def sweep(self, now: float) -> None:
+        """Remove what serves nobody: small records, environments that were built again, what a kill has left.
+
+        Args:
+            now: Seconds since 1970.
+        """
+        self.remove_superseded(now)
         images = self._home / "images"
         for file in (images / "index").glob("*.json"):
             if _modified(file, now) < now - STALE_SECONDS:

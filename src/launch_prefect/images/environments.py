@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import platform
+import shlex
 import shutil
 import sys
 import tempfile
@@ -313,7 +314,8 @@ class _Builder:
     async def _must(self, folder: Path, *words: str) -> None:
         ended = await self._run(folder, *words)
         if ended.code != 0:
-            raise self._failure(ended, f"The dependencies could not be installed ({self._environment.reason})")
+            what = f"The dependencies could not be installed ({self._environment.reason})"
+            raise self._failure(ended, f"{what}. It stopped at uv {shlex.join(words)}")
 
     async def _run(self, folder: Path, *words: str) -> Ended:
         options = ["--no-progress", "--color", "never"]

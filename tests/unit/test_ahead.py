@@ -66,6 +66,7 @@ class Host:
         self.served_queues: list[str] = []
         self.client: Any = SimpleNamespace(read_flow_runs=self.read_flow_runs, read_work_queues=self.read_work_queues)
         self.lines: list[tuple[UUID, str]] = []
+        self.ahead: Ahead
 
     async def read_flow_runs(self, *, limit: int, **filters: Any) -> list[Any]:
         self.asked += 1
@@ -111,7 +112,7 @@ class Host:
 @pytest.fixture
 async def queue() -> AsyncIterator[tuple[Host, Callable[[], Any]]]:
     host = Host()
-    ahead = Ahead(host, host)  # type: ignore[arg-type]
+    host.ahead = ahead = Ahead(host, host)  # type: ignore[arg-type]
     task = asyncio.ensure_future(ahead.run())
 
     async def look() -> None:
@@ -146,6 +147,17 @@ async def test_the_next_are_those_that_will_start_next(queue: Any) -> None:
     await look()
     assert list(host.building) == [urgent, early]
     assert late not in host.building
+
+
+async def test_what_was_built_anew_for_a_run_is_not_built_anew_again(queue: Any) -> None:
+    host, look = queue
+    run, other = host.waiting = [uuid4(), uuid4()]
+    await look()
+    host.building[run].set()
+    await look()
+    assert host.ahead.has_built(run)
+    assert not host.ahead.has_built(other)
+    assert not host.ahead.has_built(run)  # asked once
 
 
 async def test_work_queues_that_start_nothing_are_passed_over(queue: Any) -> None:

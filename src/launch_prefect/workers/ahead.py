@@ -77,7 +77,14 @@ class Ahead:
     def __init__(self, host: Host, shipper: LogShipper) -> None:
         self._host, self._shipper = host, shipper
         self._tasks: dict[UUID, asyncio.Task[None]] = {}
+        self._built: set[UUID] = set()
         self._wake = asyncio.Event()
+
+    def has_built(self, run_id: UUID) -> bool:
+        """Whether what a run needs was built for it; asked once, when its turn has come."""
+        built = run_id in self._built
+        self._built.discard(run_id)
+        return built
 
     def look(self) -> None:
         """Look at the head of the queue, soon."""
@@ -157,6 +164,7 @@ class Ahead:
 
         try:
             await self._host.prepare_ahead(attempt, configuration, say, on_build)
+            self._built.add(attempt.run_id)
         except LaunchError as error:
             say(f"This could not be built ahead: {error}", logging.WARNING)
         except Exception:
@@ -164,6 +172,7 @@ class Ahead:
 
     async def _stop(self, ids: list[UUID]) -> None:
         tasks = [self._tasks.pop(i) for i in ids]
+        self._built.difference_update(ids)
         for task in tasks:
             task.cancel()
         if tasks:

@@ -292,6 +292,8 @@ class LaunchWorker(BaseWorker[C, V, R], abc.ABC, Generic[C, V, R]):  # ABC: Pref
 
     async def _lifecycle(self, run: FlowRun, deployment: DeploymentResponse, reporter: Reporter) -> Lifecycle:
         attempt, configuration = await self._resolve(run, deployment)
+        if self._ahead and self._ahead.has_built(run.id):  # anew, if it was asked for
+            configuration = configuration.model_copy(update={"rebuild": False})
         assert self._shipper is not None  # noqa: S101 - made in setup
         return Lifecycle(attempt, Bound(self, configuration), reporter, self._shipper)
 

@@ -100,7 +100,6 @@ class ProcessLaunchWorker(
         source = recipes.code_for(attempt, configuration, self.settings)
         self._usage.used("snapshot", source.key)
         digest = await until_stopped(lambda stop: source.fetch(code, log=say, stop=stop))
-
         secrets, rebuild = recipes.build_secrets(configuration), recipes.rebuilds(attempt, configuration)
 
         async def build() -> ProcessEnvironment:

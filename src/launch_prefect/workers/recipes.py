@@ -33,6 +33,8 @@ def secrets_of(configuration: LaunchJobConfiguration) -> frozenset[str]:
 
 def _texts(value: Any) -> list[str]:
     """Passwords within the value of a credentials block; names and addresses are no secrets."""
+    if isinstance(value, str | SecretStr):  # a block of another type; who uses it says so
+        return [_plain(value)]
     found = dict(value or {})  # a mapping, or a block: pydantic's models give their fields
     return [
         _plain(item)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
+import s3fs
 
 from launch_prefect.errors import InvalidInput, LaunchError, NotFound, Unreachable
 from launch_prefect.images.builders.docker import find_client
@@ -27,8 +28,6 @@ from launch_prefect.sources.finding import find
 from launch_prefect.sources.snapshot import take
 from launch_prefect.sources.store import CodeStore
 from tests.unit.test_snapshot_trees import grow
-
-s3fs = pytest.importorskip("s3fs")
 
 SIZE = 8_000_000
 """More than one part of an upload."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -114,8 +114,9 @@ def changes_text(tree: WorkTree) -> str:
 def tell_left_out(job: Job) -> None:
     """Say which files its code does not hold."""
     if job.snapshot and job.snapshot.left_out:
-        left_out = _listed(job.snapshot.left_out)
-        note(f"Left out of the code, because they may hold secrets or are no files: {left_out}.")
+        reasons = job.snapshot.reasons
+        left_out = _listed([f"{path} ({reasons[path]})" for path in job.snapshot.left_out])
+        note(f"Left out of the code: {left_out}. A line !PATH in .launchignore takes a file in.")
     if job.work_tree and job.work_tree.untracked:
         note(
             f"Not taken, because git does not track them: {_listed(job.work_tree.untracked)}. `git add` takes them in."
@@ -132,7 +133,7 @@ def tell_of_git(folder: str) -> None:
         note("This is a git work tree; --git submits its pushed commit and the changes since, instead of its files.")
 
 
-def _listed(names: tuple[str, ...]) -> str:
+def _listed(names: Sequence[str]) -> str:
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     return ", ".join(names[:_LISTED]) + more
 

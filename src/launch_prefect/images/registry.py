@@ -336,7 +336,7 @@ class _Registry:
 
     def _check_safe(self, url: httpx.URL) -> None:
         # Who lists a registry as insecure has said that it is spoken to so, as in Docker's own configuration.
-        if url.scheme != "https" and not ecr.is_loopback(url.host) and not _is_insecure(self._image.registry):
+        if url.scheme != "https" and not _is_insecure(url.netloc.decode()):
             raise self._refused(f"it wants them at {url.scheme}://{url.host}, where others could read them")
 
     def _refused(self, reason: str) -> RegistryRefused:

@@ -75,7 +75,8 @@ def remove(image: str) -> bool:
         except dockerpy.ImageNotFound:
             return False
         except dockerpy.APIError as error:
-            if error.status_code == 409:
+            # In use by now; or removed by another process in the middle of our request, which the engine calls a fault.
+            if error.status_code == 409 or "unrecognized image id" in str(error.explanation).lower():
                 return False
             raise
         return engine.find(image) is None

@@ -24,7 +24,8 @@ _SHOW = 30.0
 _BROKEN = re.compile(
     r"connection refused|connection reset|broken pipe|\bEOF\b|timeout|timed out|deadline exceeded|no such host"
     r"|server misbehaving|no route to host|network is unreachable|unexpected HTTP status: 5|unexpected http code: 5"
-    r"|\b50[0234] |toomanyrequests|too many requests|blob upload (unknown|invalid)|use of closed network connection",
+    r"|\b50[0234] |toomanyrequests|too many requests|blob upload (unknown|invalid)|use of closed network connection"
+    r"|server closed idle connection|transport connection broken",
     re.IGNORECASE,
 )
 # The first word of what the engine says of a layer.

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import time
+import uuid
 from contextlib import suppress
 from pathlib import Path
+from threading import Lock
 
-import psutil
+from filelock import FileLock, Timeout
 
 from launch_prefect.settings import LaunchSettings
+
+_YOUNG_SECONDS = 3600
+_held: dict[tuple[int, Path], tuple[Path, FileLock]] = {}
+_making = Lock()
 
 
 def scratch(settings: LaunchSettings) -> Path:
     """The folder for temporary files of this process, which only its user may enter. What is in it nobody else needs.
+
+    A lock tells that its process is alive: the kernel lets go of it when the process ends, however it does. Numbers of
+    processes are used again, and the times of their starts move with the clock.
 
     Args:
         settings: Where state is kept.
@@ -20,9 +31,16 @@ def scratch(settings: LaunchSettings) -> Path:
     Raises:
         OSError: It cannot be made.
     """
-    folder = settings.folder("tmp") / _owner(psutil.Process())
-    folder.mkdir(mode=0o700, exist_ok=True)
-    return folder
+    home = settings.folder("tmp")
+    with _making:
+        held = _held.get((os.getpid(), home))
+        if held is None or not held[0].is_dir():
+            folder = home / f"{os.getpid()}-{uuid.uuid4().hex[:12]}"
+            lock = FileLock(_lock_of(folder))
+            lock.acquire(timeout=0)
+            folder.mkdir(mode=0o700)
+            held = _held[os.getpid(), home] = (folder, lock)
+        return held[0]
 
 
 def sweep(settings: LaunchSettings) -> None:
@@ -31,29 +49,29 @@ def sweep(settings: LaunchSettings) -> None:
     Args:
         settings: Where state is kept.
     """
-    for folder in settings.folder("tmp").iterdir():
-        if not _is_alive(folder.name):
-            shutil.rmtree(folder, ignore_errors=True)
+    for path in settings.folder("tmp").iterdir():
+        with suppress(OSError, Timeout):
+            if path.is_dir():
+                with FileLock(_lock_of(path), timeout=0):
+                    shutil.rmtree(path, ignore_errors=True)
+                    _lock_of(path).unlink(missing_ok=True)
+            elif path.stat().st_mtime < time.time() - _YOUNG_SECONDS and not path.with_suffix("").is_dir():
+                path.unlink(missing_ok=True)  # a lock whose folder is gone; a young one may be about to have its own
 
 
 def leave(settings: LaunchSettings) -> None:
-    """Remove this process's folder where it is empty."""
-    with suppress(OSError):
-        (settings.folder("tmp") / _owner(psutil.Process())).rmdir()
+    """Remove this process's folder if nothing is in it any more.
+
+    Args:
+        settings: Where state is kept.
+    """
+    with _making, suppress(OSError, KeyError):
+        folder, lock = _held[os.getpid(), settings.folder("tmp")]
+        folder.rmdir()
+        _lock_of(folder).unlink(missing_ok=True)
+        lock.release()
+        del _held[os.getpid(), settings.folder("tmp")]
 
 
-def _owner(process: psutil.Process) -> str:
-    # With the time of its start: numbers of processes are used again.
-    return f"{process.pid}-{process.create_time():.2f}"
-
-
-def _is_alive(name: str) -> bool:
-    number = name.partition("-")[0]
-    if not number.isdecimal():
-        return False
-    try:
-        return name == _owner(psutil.Process(int(number)))
-    except psutil.NoSuchProcess:
-        return False
-    except psutil.AccessDenied:  # another user's, which shares this home
-        return True
+def _lock_of(folder: Path) -> Path:
+    return folder.with_suffix(".lock")

@@ -31,16 +31,25 @@ def test_what_a_killed_process_has_left_is_removed_and_what_others_use_stays(set
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -9
-    (left,) = (settings.home / "tmp").iterdir()
+    (left,) = [path for path in (settings.home / "tmp").iterdir() if path.is_dir()]
     assert (left / "secret").read_text() == "hunter2"
     own = scratch(settings)
     (own / "file").touch()
-    number, _, _ = own.name.partition("-")
-    (settings.home / "tmp" / f"{number}-1.00").mkdir()  # of an earlier process of the same number
     (settings.home / "tmp" / "stray").mkdir()
     sweep(settings)
-    assert list((settings.home / "tmp").iterdir()) == [own]
+    assert [path for path in (settings.home / "tmp").iterdir() if path.is_dir()] == [own]
     assert (own / "file").exists()
+    assert len(list((settings.home / "tmp").iterdir())) == 2  # the folder and its lock
+
+
+def test_a_live_process_keeps_its_own_while_another_one_sweeps(settings: LaunchSettings) -> None:
+    (scratch(settings) / "secret").touch()
+    program = (
+        "from launch_prefect.scratch import sweep; from launch_prefect.settings import LaunchSettings;"
+        f"sweep(LaunchSettings(home={str(settings.home)!r}))"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+    assert (scratch(settings) / "secret").exists()
 
 
 def test_at_the_end_it_goes_if_it_is_empty(settings: LaunchSettings) -> None:
@@ -50,4 +59,6 @@ def test_at_the_end_it_goes_if_it_is_empty(settings: LaunchSettings) -> None:
     assert folder.exists()
     (folder / "file").unlink()
     leave(settings)
-    assert not folder.exists()
+    assert not any((settings.home / "tmp").iterdir())
+    leave(settings)  # with nothing to leave
+    assert scratch(settings).is_dir()

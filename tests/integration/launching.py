@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import os
 import subprocess
 import sys
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
 import pytest
@@ -20,6 +17,7 @@ import pytest
 from launch_prefect.cli import app
 from launch_prefect.settings import get_settings
 from tests.conftest import missing
+from tests.e2e.system import Done
 
 
 @pytest.fixture(scope="module")
@@ -31,19 +29,6 @@ def api(request: pytest.FixtureRequest) -> str:
         return str(request.getfixturevalue("prefect_server"))
     except pytest.FixtureLookupError:
         missing("No Prefect server: name one in LAUNCH_TEST_API_URL.")
-
-
-@dataclass(frozen=True)
-class Done:
-    """What a command did."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
 
 
 Launch = Callable[..., Done]

@@ -100,7 +100,11 @@ async def test_a_holder_that_says_that_it_is_there_is_not(
 
     async with lock_of(client, "first")("train:1"):
         waiting = asyncio.ensure_future(second())
-        await asyncio.sleep(3)
+        renewed = 0
+        while renewed < 10:  # by then it has been held for twice as long as a silent one would be
+            (value,) = await held(client)
+            assert isinstance(value, dict)
+            renewed = value.get("renewed", 0)
         order.append("first")
     await asyncio.wait_for(waiting, 10)
     assert order == ["first", "second"]

@@ -43,6 +43,7 @@ class Host:
     def __init__(self) -> None:
         self.waiting: list[UUID] = []
         self.taken: set[UUID] = set()
+        self.begun: set[UUID] = set()
         self.building: dict[UUID, asyncio.Event] = {}
         self.built: list[UUID] = []
         self.cancelled: list[UUID] = []
@@ -88,6 +89,9 @@ class Host:
 
     def has_taken(self, run_id: UUID) -> bool:
         return run_id in self.taken
+
+    def carries_out(self, run_id: UUID) -> bool:
+        return run_id in self.begun
 
     async def resolved(self, runs: list[Any]) -> list[tuple[Attempt, Any]]:
         return [(attempt_of(run.id), None) for run in runs]
@@ -187,9 +191,10 @@ async def test_a_build_goes_on_when_its_run_is_taken_here(queue: Any) -> None:
     (run,) = host.waiting = [uuid4()]
     await look()
     host.waiting = []
-    host.taken.add(run)
+    host.taken.add(run)  # it waits no more, and has not begun
     await look()
     assert host.cancelled == []
+    host.begun.add(run)
     said = len(host.lines)
     host.building[run].set()
     await look()

@@ -43,5 +43,4 @@ class Recipe:
 
     def key(self, *more: str) -> tuple[str, ...]:
         """What leads to the same image without a look at the code; nothing in it is secret."""
-        said = self.build.model_dump_json(exclude={"secrets"}, exclude_defaults=True)
-        return (self.code.key, self.base_image, said, json.dumps(self.command), self.registry or "", *more)
+        return (self.code.key, self.base_image, self.build.key, json.dumps(self.command), self.registry or "", *more)

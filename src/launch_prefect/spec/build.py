@@ -89,6 +89,11 @@ class BuildSpec(Spec):
     user: Literal["root"] | None = None
     secrets: BuildSecrets = Field(default_factory=dict)
 
+    @property
+    def key(self) -> str:
+        """What it says, as one text; secrets do not decide what is built."""
+        return self.model_dump_json(exclude={"secrets"}, exclude_defaults=True)
+
     @model_validator(mode="after")
     def _check_dockerfile(self) -> Self:
         if self.context is not None and self.dockerfile is None:

@@ -52,7 +52,10 @@ class Host(Protocol):
         """The work queues that it was told to serve; none means all."""
 
     def has_taken(self, run_id: UUID) -> bool:
-        """Whether it carries out a run itself by now."""
+        """Whether it takes a run, or carries it out: its build is then wanted, though it waits no more."""
+
+    def carries_out(self, run_id: UUID) -> bool:
+        """Whether a run has begun here, and writes its own log."""
 
     async def command_runs(self, runs: list[FlowRun]) -> list[FlowRun]:
         """Those of the runs that are of command jobs."""
@@ -156,7 +159,7 @@ class Ahead:
         redact = Redactor(attempt.secrets)
 
         def say(text: str, level: int = logging.INFO) -> None:
-            if not self._host.has_taken(attempt.run_id):  # its own lifecycle hears the rest
+            if not self._host.carries_out(attempt.run_id):  # its own lifecycle hears the rest
                 self._shipper.add_now(attempt.run_id, AGENT_LOGGER, level, [(redact(text), now())])
 
         async def on_build() -> None:

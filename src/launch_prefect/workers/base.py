@@ -67,6 +67,7 @@ class LaunchWorker(BaseWorker[C, V, R], abc.ABC, Generic[C, V, R]):  # ABC: Pref
         super().__init__(*args, **kwargs)
         self.settings: LaunchSettings = get_settings()
         self._in_progress: dict[UUID, Lifecycle] = {}
+        self._taken: set[UUID] = set()
         self._listed_at = 0.0
         self._token = uuid4().hex[:8]
         self._known = Known(lambda: self.client)
@@ -246,6 +247,7 @@ class LaunchWorker(BaseWorker[C, V, R], abc.ABC, Generic[C, V, R]):  # ABC: Pref
             taken: Told whether it is this worker's, as soon as the server has said so.
         """
         reporter = Reporter(self.client, run.id)
+        self._taken.add(run.id)
         listed = self._listed_at
         # The token tells two agents of one name apart. By no other name is Pending refused after another Pending, such
         # as the Building of the agent that was first.
@@ -271,6 +273,7 @@ class LaunchWorker(BaseWorker[C, V, R], abc.ABC, Generic[C, V, R]):  # ABC: Pref
             if not taken.done():
                 taken.set_result(False)
             self._in_progress.pop(run.id, None)
+            self._taken.discard(run.id)
             _prefect.free_slot(self, run.id)
             self.wake()
 
@@ -303,7 +306,11 @@ class LaunchWorker(BaseWorker[C, V, R], abc.ABC, Generic[C, V, R]):  # ABC: Pref
     # What building ahead asks for; see ahead.Host
 
     def has_taken(self, run_id: UUID) -> bool:
-        """Whether this worker carries out a run."""
+        """Whether this worker takes a run, or carries it out."""
+        return run_id in self._taken
+
+    def carries_out(self, run_id: UUID) -> bool:
+        """Whether a run has begun here, and writes its own log."""
         return run_id in self._in_progress
 
     @property

@@ -116,8 +116,7 @@ class ProcessLaunchWorker(
                 timeout=configuration.builder.timeout,
             )
 
-        said = configuration.build.model_dump_json(exclude={"secrets"}, exclude_defaults=True)
-        key = ("environment", digest, said)
+        key = ("environment", digest, configuration.build.key)
         return await self._failures.unless_failed(key, build, secrets=secrets, anyway=rebuild)
 
     async def start_attempt(
